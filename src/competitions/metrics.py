@@ -1,0 +1,52 @@
+"""The competition's own metric, computed by scikit-learn on the whole out-of-fold array: never a mean of batches."""
+
+from collections.abc import Callable
+
+import numpy as np
+from sklearn import metrics
+
+HIGHER_IS_BETTER = {"accuracy": True, "log_loss": False, "macro_f1": True, "roc_auc": True, "quadratic_kappa": True}
+
+
+def score(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The metric of `labels` (n,) int, indices of classes, and `probabilities` (n, classes) float64; NaN where undefined.
+
+    It is undefined for ROC AUC when fewer than two classes occur among the labels.
+    """
+    return float(_METRICS[metric](labels, probabilities))
+
+
+def _log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    return metrics.log_loss(labels, probabilities, labels=np.arange(probabilities.shape[1]))
+
+
+def _accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    return metrics.accuracy_score(labels, probabilities.argmax(axis=1))
+
+
+def _macro_f1(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    return metrics.f1_score(labels, probabilities.argmax(axis=1), average="macro", zero_division=0)
+
+
+def _quadratic_kappa(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    every = np.arange(probabilities.shape[1])
+    return metrics.cohen_kappa_score(labels, probabilities.argmax(axis=1), labels=every, weights="quadratic")
+
+
+def _roc_auc(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    present = np.unique(labels)
+    if len(present) < 2:
+        return float("nan")
+    if probabilities.shape[1] == 2:
+        return metrics.roc_auc_score(labels, probabilities[:, 1])
+    # One class against the rest, over the classes that occur: a fold may lack a rare one.
+    return float(np.mean([metrics.roc_auc_score(labels == k, probabilities[:, k]) for k in present]))
+
+
+_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": _accuracy,
+    "log_loss": _log_loss,
+    "macro_f1": _macro_f1,
+    "roc_auc": _roc_auc,
+    "quadratic_kappa": _quadratic_kappa,
+}

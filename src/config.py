@@ -1,0 +1,363 @@
+"""Every knob: type, default, unit, reason. The one file that reads YAML.
+
+An experiment is a short YAML file over the defaults below; it may name a `base` to start from. The command line
+overrides any knob (`--train.epochs 3`). Both go through the same pydantic models, so a typo or a bad value is told in
+the same words wherever it stands. Imports nothing heavy: `--help` and every mistyped knob answer in well under a second.
+"""
+
+import difflib
+import functools
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from src.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+BUILT_IN = REPOSITORY / "src" / "competitions"
+
+
+class ConfigError(UserError):
+    """A knob is misspelt or has a bad value. The message names the place, the value and what is allowed."""
+
+
+def knob(default: Any, help: str, *, identity: bool = True, **limits: Any) -> Any:
+    """A field with its one-line help. `identity=False`: may differ between folds of one run, as it changes no result."""
+    return Field(default, description=help, json_schema_extra={"identity": identity}, **limits)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class CompetitionConfig(Section):
+    """What Kaggle gives and wants. Built-in ones stand in src/competitions/*.yaml; any other can be written out in full."""
+
+    name: str = knob(..., "name of the competition; its data lies in data/NAME/", pattern=r"^[\w-]+$")
+    slug: str | None = knob(None, "Kaggle's name for it, as in kaggle.com/c/SLUG")
+    train_csv: str | None = knob(None, "table of the training rows; none: the files that match train_images")
+    test_csv: str | None = knob(None, "table of the test rows; none: the files that match test_images")
+    sample_csv: str | None = knob(None, "sample submission: its rows and their order are the submission's")
+    solution_csv: str | None = knob(None, "true labels of the test rows, where they are known")
+    id_column: str = knob("id", "column of the row's id")
+    label_column: str = knob("label", "column of the class")
+    group_column: str | None = knob(None, "column of groups that must not be split between folds (a patient, a shop)")
+    train_images: str = knob("train/{id}.jpg", "where a training row's image lies; {id}, {label} or any column")
+    test_images: str = knob("test/{id}.jpg", "where a test row's image lies")
+    classes: tuple[str, ...] = knob((), "class names in the order of the logits; none: the sorted labels of the table")
+    metric: Literal["accuracy", "log_loss", "macro_f1", "roc_auc", "quadratic_kappa"] = knob(
+        "accuracy", "the competition's own metric"
+    )
+    submission_columns: tuple[str, ...] = knob((), "header of the submission; none: id and label column (or the classes)")
+    submission_values: Literal["label", "probability", "probabilities"] = knob(
+        "label", "what a row holds: the class, one probability, or one probability a class"
+    )
+    submission_labels: tuple[str, ...] = knob((), "what is written for each class; none: the class names")
+    positive: str | None = knob(None, "the class whose probability is handed in")
+    label_preserving: tuple[Literal["hflip"], ...] = knob((), "views of an image that keep its label, used by TTA")
+    expected_train: int | None = knob(None, "training rows on Kaggle; a part of them is stated, not refused", gt=0)
+    expected_test: int | None = knob(None, "test rows on Kaggle", gt=0)
+
+    @model_validator(mode="after")
+    def _submission_fits(self) -> "CompetitionConfig":
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes: named twice: {', '.join(sorted({c for c in self.classes if self.classes.count(c) > 1}))}")
+        if self.submission_values == "probability" and self.positive is None:
+            raise ValueError("positive: name the class whose probability is handed in")
+        if self.positive is not None and self.classes and self.positive not in self.classes:
+            raise ValueError(f"positive: {self.positive!r} is not among the classes {', '.join(self.classes)}")
+        if self.submission_values != "probabilities" and self.submission_columns and len(self.submission_columns) != 2:
+            raise ValueError(f"submission_columns: needs two columns, the id and the {self.submission_values}")
+        if self.metric == "roc_auc" and self.submission_values == "label":
+            raise ValueError("submission_values: ROC AUC ranks probabilities; choose probability or probabilities")
+        if self.train_csv is None and "{label}" not in self.train_images:
+            raise ValueError("train_images: without a train_csv the label must stand in the path, as in train/{label}/{id}.jpg")
+        return self
+
+
+class ModelConfig(Section):
+    name: str = knob("resnet18", "backbone: any of timm's models, or alexnet, lenet5")
+    weights: str = knob("hub", "pretrained weights: hub, none, or a .safetensors/.pth file")
+    image_size: int | None = knob(None, "height and width fed to the model, pixels; none: the model's own", ge=8, le=4096)
+    mean: tuple[float, float, float] | None = knob(None, "per channel, in [0, 1]; none: the model's own")
+    std: tuple[float, float, float] | None = knob(None, "per channel, in [0, 1]; none: the model's own")
+    dropout: float = knob(0.0, "dropout before the head, a probability", ge=0, lt=1)
+    drop_path: float = knob(0.0, "stochastic depth, a probability; for models that have it", ge=0, lt=1)
+    kwargs: tuple[str, ...] = knob((), "further arguments of timm.create_model, as in pad_type=same")
+
+    @field_validator("kwargs")
+    @classmethod
+    def _pairs(cls, pairs: tuple[str, ...]) -> tuple[str, ...]:
+        for pair in pairs:
+            if not pair.partition("=")[0].isidentifier() or "=" not in pair:
+                raise ValueError(f"{pair!r} is not of the form key=value")
+        return pairs
+
+    @field_validator("std")
+    @classmethod
+    def _positive_std(cls, std: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if std is not None and min(std) <= 0:
+            raise ValueError("every channel's std must be above 0: the image is divided by it")
+        return std
+
+    def arguments(self) -> dict[str, Any]:
+        """kwargs as Python values: ("pad_type=same",) → {"pad_type": "same"}."""
+        return {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in self.kwargs)}
+
+
+class DataConfig(Section):
+    root: str | None = knob(
+        None, "folder of the competition's files; none: data/NAME, then Kaggle's /kaggle/input/SLUG", identity=False
+    )
+    folds: int = knob(5, "number of folds", ge=2, le=100)
+    seed: int = knob(0, "seed of the split into folds", ge=0, lt=2**32)
+    missing: Literal["refuse", "drop"] = knob("refuse", "training rows without an image: stop, or leave them out and say so")
+    resize: Literal["crop", "squash", "pad"] = knob(
+        "crop", "to the model's square: cut the middle out, squash the picture, or pad it with black"
+    )
+    augmentation: Literal["none", "light", "medium", "strong"] = knob("medium", "recipe in src/data/augmentation.py")
+    workers: int | None = knob(None, "processes that load images; none: from the cores at hand", ge=0, le=256, identity=False)
+    rows: int | None = knob(None, "only this many training rows, drawn by class, for trying things out", ge=2)
+
+
+class TrainConfig(Section):
+    epochs: int = knob(10, "passes over the training rows", ge=1)
+    batch_size: int = knob(64, "images in a step of one process", ge=1)
+    lr: float = knob(1e-3, "peak learning rate of the head", gt=0, le=100)
+    backbone_lr_scale: float = knob(1.0, "the backbone learns at lr times this", gt=0, le=1)
+    layer_decay: float = knob(1.0, "each layer below the head learns at this times the one above; 1: off", gt=0, le=1)
+    weight_decay: float = knob(0.05, "of weights, not of biases and norms", ge=0)
+    optimizer: str = knob("adamw", "any of timm's optimisers: adamw, sgd, lamb, …")
+    momentum: float = knob(0.9, "of sgd and its kin", ge=0, lt=1)
+    warmup: float = knob(0.05, "share of the steps in which the learning rate rises to its peak", ge=0, lt=1)
+    final_lr: float = knob(0.01, "learning rate at the end, as a share of the peak (cosine)", ge=0, le=1)
+    label_smoothing: float = knob(0.0, "share of a label given to all classes alike", ge=0, lt=1)
+    clip_grad: float | None = knob(None, "largest norm of the gradient; none: not clipped", gt=0)
+    accumulate: int = knob(1, "batches whose gradients are added up before a step", ge=1)
+    ema: float = knob(0.0, "average the weights over about this share of the run's steps; 0: off", ge=0, lt=1)
+    mixup: float = knob(0.0, "alpha of mixup; 0: off", ge=0)
+    cutmix: float = knob(0.0, "alpha of cutmix; 0: off", ge=0)
+    freeze: Literal["none", "norm", "backbone"] = knob(
+        "none", "what does not learn: nothing, the BatchNorm statistics, or everything below the head"
+    )
+    keep: Literal["last", "best"] = knob(
+        "last", "the fold's model: the last epoch's, or the best one by its own validation rows (flatters the OOF score)"
+    )
+    seed: int = knob(0, "seed of weights, order, augmentation and dropout", ge=0, lt=2**32)
+    device: str = knob("auto", "auto, cpu, cuda, cuda:1, mps", identity=False)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = knob("auto", "auto: bf16 where the GPU has it, else fp16; fp32 on CPU")
+    channels_last: bool = knob(True, "memory format of images and weights; faster for convolutions on CPU and GPU alike")
+    steps_per_epoch: int | None = knob(None, "cut each epoch after this many steps, for trying things out", ge=1)
+
+    @model_validator(mode="after")
+    def _mixing_needs_pairs(self) -> "TrainConfig":
+        if (self.mixup or self.cutmix) and self.batch_size % 2:
+            raise ValueError(f"batch_size: mixup and cutmix mix pairs, so it must be even, not {self.batch_size}")
+        return self
+
+
+class TrackingConfig(Section):
+    mode: Literal["auto", "online", "offline", "disabled"] = knob(
+        "auto", "W&B; auto: online where a key is found, else offline", identity=False
+    )
+    project: str | None = knob(None, "W&B project; none: the competition's name", identity=False)
+    entity: str | None = knob(None, "W&B user or team; none: the key's own", identity=False)
+
+
+class PredictConfig(Section):
+    tta: Literal["auto", "none"] = knob("auto", "auto: the views that the competition declares label-preserving", identity=False)
+    batch_size: int = knob(128, "images in a batch of validation and prediction", ge=1, identity=False)
+
+
+class Config(Section):
+    competition: CompetitionConfig = Field(default_factory=lambda: built_in("digits"))
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    predict: PredictConfig = PredictConfig()
+
+    def identity(self) -> dict[str, Any]:
+        """The knobs that decide a run's results, flat: {"train.epochs": 10, …}. Folds of one run agree on all of them."""
+        flat = flatten(self.model_dump(mode="json"))
+        return {key: value for key, value in flat.items() if key not in knobs_without_identity()}
+
+    def digest(self, base: "Config") -> str:
+        """Six hex digits of what differs from `base`, or "" where nothing does: the tail of a run's default name."""
+        changed = {key: value for key, value in self.identity().items() if base.identity().get(key) != value}
+        return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:6] if changed else ""
+
+
+def shortened(config: Config) -> Config:
+    """--debug: a few hundred rows and two epochs of two steps, to see the whole chain run."""
+    data = config.data.model_copy(update={"rows": max(256, 4 * config.data.folds * len(config.competition.classes))})
+    train = config.train.model_copy(update={"epochs": 2, "steps_per_epoch": 2, "batch_size": min(16, config.train.batch_size)})
+    return config.model_copy(update={"data": data, "train": train})
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"train": {"lr": 1}} → {"train.lr": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Lines "train.lr: 0.001 → 0.01" for the keys in which two flat configurations differ."""
+    keys = sorted(old.keys() | new.keys())
+    return [f"{key}: {old.get(key)} → {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
+
+
+def knobs(section: type[Section] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All knobs as ("train.lr", field); the competition's own fields included."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from knobs(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+@functools.cache
+def knobs_without_identity() -> frozenset[str]:
+    return frozenset(key for key, field in knobs() if not field.json_schema_extra["identity"])
+
+
+# Reading
+
+
+def load(path: str | Path) -> Config:
+    """The configuration in a YAML file, its `base` files and the built-in competition beneath it.
+
+    Raises ConfigError naming file and key for an unreadable file, an unknown key (with the nearest one) or a bad value.
+    """
+    tree, origin = _read_with_bases(Path(path), ())
+    return validate(tree, origin)
+
+
+def built_in(name: str) -> CompetitionConfig:
+    """One of the competitions in src/competitions/*.yaml."""
+    return CompetitionConfig.model_validate(_competition(name, BUILT_IN))
+
+
+def validate(tree: dict[str, Any], origin: dict[str, str]) -> Config:
+    """A tree of plain values as a Config. `origin` tells where a dotted key was written, for the message."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origin)) from None
+
+
+def dump(config: Config, **more: Any) -> str:
+    """The fully resolved configuration as YAML, every knob written out; `more` are further top keys."""
+    return yaml.safe_dump(config.model_dump(mode="json") | more, sort_keys=False, allow_unicode=True, width=120)
+
+
+def find(path: str | Path) -> Path:
+    """A configuration's file as given, or else below the repository, so that a run can be started from any folder."""
+    for candidate in (Path(path), REPOSITORY / path):
+        if candidate.is_file():
+            return candidate
+    known = [str(file.relative_to(REPOSITORY)) for file in sorted((REPOSITORY / "configs").rglob("*.yaml"))]
+    raise ConfigError(f"{path}: no such configuration{nearest(str(path), known)}")
+
+
+def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
+    """"; did you mean X?" for the closest of `known`, or "" where none is close."""
+    leaves = {name.rpartition(".")[2]: name for name in known}
+    close = difflib.get_close_matches(word, known, 1, 0.5) or difflib.get_close_matches(word.rpartition(".")[2], leaves, 1, 0.6)
+    return f"; did you mean {leaves.get(close[0], close[0])}?" if close else ""
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file's mapping. Raises ConfigError with the line where it can't be parsed."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree or {}, dict):
+        raise ConfigError(f"{path}: expected keys and values, found a {type(tree).__name__}")
+    return tree or {}
+
+
+def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    path = find(path)
+    if path.resolve() in seen:
+        raise ConfigError(f"{path}: base: the files name each other in a circle")
+    tree = read_yaml(path)
+    tree.pop("made_with", None)  # a run's config.yaml also says with which versions it was made
+    base = tree.pop("base", None)
+    if "competition" in tree:
+        tree["competition"] = _competition(tree["competition"], path)
+    origin = dict.fromkeys(flatten(tree), str(path))
+    if base is None:
+        return tree, origin
+    beside = path.parent / str(base)
+    below, below_origin = _read_with_bases(beside if beside.is_file() else Path(str(base)), (*seen, path.resolve()))
+    return _merge(below, tree), below_origin | origin
+
+
+def _competition(given: Any, path: Path) -> dict[str, Any]:
+    """`competition: shopee`, or a mapping, which may start from a `base: shopee`."""
+    fields = {"base": given} if isinstance(given, str) else dict(given or {})
+    base = fields.pop("base", None)
+    if base is None:
+        return fields
+    file = BUILT_IN / f"{base}.yaml"
+    if not file.is_file():
+        known = [file.stem for file in sorted(BUILT_IN.glob("*.yaml"))]
+        raise ConfigError(
+            f"{path}: competition: {base!r} is not built in (those are {', '.join(known)}){nearest(str(base), known)} "
+            "Another one is written out as a mapping with train_csv, train_images, metric, …"
+        )
+    return _competition(read_yaml(file), file) | fields
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(below.get(key), dict)
+        merged[key] = _merge(below[key], value) if both and key != "competition" else value
+    return merged
+
+
+def _explain(error: ValidationError, origin: dict[str, str]) -> str:
+    """One line for pydantic's findings: place, key, what is wrong, what is allowed."""
+    lines = []
+    for finding in error.errors():
+        location = [str(part) for part in finding["loc"] if not str(part).startswith(("function-", "constrained-"))]
+        key = ".".join(location)
+        known = dict(knobs())
+        while key and key not in known and finding["type"] != "extra_forbidden" and key.rpartition(".")[0] in known:
+            key = key.rpartition(".")[0]
+        place = next((where for at, where in origin.items() if at == key or at.startswith(f"{key}.") or key.startswith(f"{at}.")), "")
+        if finding["type"] == "extra_forbidden":
+            siblings = _siblings(key)
+            said = f"unknown key{nearest(key, siblings)}" if nearest(key, siblings) else f"unknown key; known are {', '.join(siblings)}"
+        elif finding["type"] == "value_error":
+            said = str(finding["ctx"]["error"])
+        elif finding["type"] in ("missing", "too_long") and known.get(key):
+            said = f"wrong number of values{_hint(known[key])}"
+        else:
+            given = finding["input"] if not isinstance(finding["input"], dict) else "a mapping"
+            said = f"{finding['msg'].lower().replace('input should be', 'must be')}, not {given!r}{_hint(known.get(key))}"
+        lines.append(": ".join(part for part in (place, key, said) if part))
+    return "; ".join(dict.fromkeys(lines))
+
+
+def _siblings(key: str) -> list[str]:
+    head, dot, _ = key.rpartition(".")
+    in_section = [name for name, _ in knobs() if dot and name.startswith(f"{head}.")]
+    return in_section or [*Config.model_fields, "base", *(name for name, _ in knobs())]
+
+
+def _hint(field: Any) -> str:
+    return f" ({field.description})" if field is not None and field.description else ""
+

@@ -1,0 +1,92 @@
+"""folds.csv: which row is validated in which fold. Seeded, stratified, and bound to every run by its sha256."""
+
+import hashlib
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from src.competitions.tables import read_csv, shorten
+from src.errors import UserError
+
+COLUMNS = ["id", "label", "group", "fold"]
+
+
+def make_folds(rows: pd.DataFrame, folds: int, seed: int) -> pd.DataFrame:
+    """id, label, group, fold (0 … folds-1) for every row, in the rows' order.
+
+    rows: id, label, group, all str; a group of "" means that the row stands alone. Stratified by label, no group in two
+    folds. Raises UserError naming the classes that have too few rows or groups to stand in every fold.
+    """
+    _refuse_rare_classes(rows, folds)
+    # A row without a group is a group of its own.
+    groups = rows["group"].where(rows["group"] != "", "row " + rows["id"]).to_numpy()
+    grouped = len(np.unique(groups)) < len(rows)
+    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(folds, shuffle=True, random_state=seed)
+    table = rows[["id", "label", "group"]].assign(fold=-1).reset_index(drop=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # sklearn warns of rare classes; they are refused by name below
+        for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(rows)), rows["label"].to_numpy(), groups)):
+            table.loc[held_out, "fold"] = fold
+    check_folds(table, folds)
+    return table
+
+
+def check_folds(table: pd.DataFrame, folds: int) -> None:
+    """The invariants: each row once, every fold filled, every class in every fold, no group in two folds.
+
+    Raises UserError: with groups, whether they can be kept depends on the data; and a user may bring folds.csv along.
+    """
+    if not table["id"].is_unique:
+        raise UserError(f"folds: id {table['id'][table['id'].duplicated()].iloc[0]!r} stands twice")
+    if set(table["fold"]) != set(range(folds)):
+        raise UserError(f"folds: expected the folds 0 to {folds - 1}, found {shorten(sorted(set(table['fold'])))}")
+    counts = pd.crosstab(table["label"], table["fold"])
+    absent = [f"{label} (not in fold {int(row.to_numpy().argmin())})" for label, row in counts.iterrows() if row.min() == 0]
+    if absent:
+        raise UserError(f"folds: {len(absent)} classes are not in every fold: {shorten(absent)}; use fewer folds (--data.folds)")
+    grouped = table[table["group"] != ""]
+    split = grouped.groupby("group")["fold"].nunique()
+    if (split > 1).any():
+        raise UserError(f"folds: the group {split.index[split > 1][0]!r} stands in {int(split.max())} folds")
+
+
+def write_folds(table: pd.DataFrame, path: Path) -> str:
+    """Write folds.csv (to a temporary name, then renamed) and return its sha256. The same table gives the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    table.to_csv(partial, columns=COLUMNS, index=False, lineterminator="\n")
+    os.replace(partial, path)
+    return sha256(path)
+
+
+def read_folds(path: Path) -> pd.DataFrame:
+    """folds.csv as written: id, label, group str; fold int."""
+    table = read_csv(path, COLUMNS)
+    bad = table[~table["fold"].str.fullmatch(r"\d+")]
+    if len(bad):
+        raise UserError(f"{path}: row {bad.index[0] + 2}: fold {bad['fold'].iloc[0]!r} is not a number")
+    return table.astype({"fold": np.int64})
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refuse_rare_classes(rows: pd.DataFrame, folds: int) -> None:
+    units = rows.assign(unit=rows["group"].where(rows["group"] != "", "row " + rows["id"])).groupby("label")["unit"].nunique()
+    rare = [f"{label} ({count})" for label, count in units.sort_index().items() if count < folds]
+    if rare:
+        what = "rows" if (rows["group"] == "").all() else "groups"
+        raise UserError(
+            f"{len(rare)} of {len(units)} classes have fewer {what} than the {folds} folds: {shorten(rare, 42)}; "
+            f"use --data.folds {max(2, int(units.min()))} or fewer, or take these classes out"
+            if units.min() >= 2
+            else f"{len(rare)} of {len(units)} classes have fewer {what} than the {folds} folds: {shorten(rare, 42)}; "
+            "a class with a single row can't be validated: take it out of the table"
+        )

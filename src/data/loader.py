@@ -1,0 +1,112 @@
+"""Batches of uint8 images. Workers ship (H, W, C) bytes, a quarter of float's traffic; normalising happens on the device."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from src.data.augmentation import Augmentation
+from src.data.image import ImageError, fit, read
+
+Key = tuple[int, int]  # (epoch, row): persistent workers never see a changed dataset.epoch, so the sampler carries it
+Batch = tuple[np.ndarray, torch.Tensor]  # rows (n,) int64, images (n, size, size, 3) uint8
+
+
+class Images(Dataset):
+    """Rows' images, augmented, or just fitted to their square where `augmentation` is None."""
+
+    def __init__(self, root: Path, ids: list[str], paths: list[str], size: int, resize: str, augmentation: Augmentation | None) -> None:
+        self.root, self.ids, self.paths = root, np.array(ids, dtype=str), np.array(paths, dtype=str)
+        self.size, self.resize, self.augmentation = size, resize, augmentation
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, key: Key) -> tuple[int, np.ndarray | str]:
+        """(row, image), or (row, message) where the image can't be read: an exception would lose its type in a worker."""
+        epoch, row = key
+        try:
+            image = read(self.root / str(self.paths[row]))
+        except ImageError as error:
+            return row, f"{error}; row {row}, id {str(self.ids[row])!r}"
+        if self.augmentation is None:
+            return row, fit(image, self.size, self.resize)
+        return row, self.augmentation(image, epoch, str(self.ids[row]))
+
+
+class ShuffledBatches(Sampler):
+    """Batches of (epoch, row) in an order that (seed, epoch) decide. Iterating starts at `first` of `epoch`."""
+
+    def __init__(self, rows: int, batch_size: int, seed: int, steps: int | None = None, even: bool = False) -> None:
+        self.rows, self.seed = rows, seed
+        self.batch_size = min(batch_size, rows - rows % 2 if even else rows)
+        self.steps = min(steps or rows, rows // self.batch_size)  # the odd rest waits for another epoch's order
+        self.epoch, self.first = 0, 0
+
+    def __len__(self) -> int:
+        return self.steps - self.first
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
+        for step in range(self.first, self.steps):
+            yield [(self.epoch, int(row)) for row in order[step * self.batch_size : (step + 1) * self.batch_size]]
+
+
+class OrderedBatches(Sampler):
+    """Batches of all rows in their order, for validation and prediction."""
+
+    def __init__(self, rows: int, batch_size: int) -> None:
+        self.rows, self.batch_size = rows, batch_size
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for first in range(0, self.rows, self.batch_size):
+            yield [(0, row) for row in range(first, min(first + self.batch_size, self.rows))]
+
+
+def make_loader(images: Images, batches: Sampler, workers: int, pin: bool) -> DataLoader:
+    """A DataLoader of Batch. Raises ImageError, when iterated, with path and row of an image that can't be read."""
+    cv2.setNumThreads(0)  # one thread an image: OpenCV's own pool only fights with the workers and torch
+    return DataLoader(
+        images,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_start_worker if workers else None,
+    )
+
+
+def read_batches(loader: DataLoader) -> Iterator[Batch]:
+    """The loader's batches; an image that can't be read stops here."""
+    for rows, images in loader:
+        if isinstance(images, str):
+            raise ImageError(images)
+        yield rows.numpy(), images
+
+
+def choose_workers(workers: int | None, device: torch.device) -> int:
+    """As configured, or from the cores at hand: all of them beside a GPU (at most 16), half of them beside CPU training."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return workers if workers is not None else min(16, cores if device.type != "cpu" else cores // 2)
+
+
+def _collate(samples: list[tuple[int, np.ndarray | str]]) -> tuple[torch.Tensor, torch.Tensor | str]:
+    rows = torch.tensor([row for row, _ in samples])
+    for _, image in samples:
+        if isinstance(image, str):
+            return rows, image
+    return rows, torch.from_numpy(np.stack([image for _, image in samples]))
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,170 @@
+"""From whatever lies on the disk to tables that can be trained on: find, unpack, check, count, split.
+
+prepare.py prints what this finds; train.py and predict.py call the same steps by themselves.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.competitions import archive, digits, tables
+from src.config import CompetitionConfig, Config
+from src.data import folds
+from src.errors import UserError
+
+KAGGLE_INPUT = Path("/kaggle/input")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A competition's tables and what was found of its images. `train` holds all rows, those without an image too."""
+
+    root: Path
+    classes: tuple[str, ...]
+    train: pd.DataFrame  # id, path, label, group, found (bool)
+    test: pd.DataFrame | None  # id, path, found; None where the test set is not there
+    notes: tuple[str, ...]
+
+
+def prepare(config: Config, said: Callable[[str], None] = print) -> Prepared:
+    """Find the data, unpack it, read its tables and look for every image.
+
+    Raises UserError where files are missing, saying which are expected where and the two ways to get them.
+    """
+    competition = config.competition
+    root = _ready(config, said)
+    train = tables.train_table(competition, root)
+    notes: list[str] = []
+    train["found"] = _look_for_images(train, competition.train_images, root, "training", notes)
+    test = _test_table(competition, root, notes)
+    classes = tables.class_names(competition, train)
+    if len(classes) < 2:
+        raise UserError(f"{root}: all {len(train):,} training rows are of one class, {classes[0]!r}; two are needed")
+    counts = [_count("training", len(train), competition.expected_train)]
+    counts += [_count("test", len(test), competition.expected_test)] if test is not None else []
+    summary = f"{competition.name}: {', '.join(counts)}, in {root}"
+    return Prepared(root, classes, train, test, (summary, _describe_classes(train, classes), *notes))
+
+
+def training_rows(config: Config, prepared: Prepared) -> pd.DataFrame:
+    """The rows to train and validate on: id, path, label, group. Nothing is left out unless the configuration says so."""
+    rows, lost = prepared.train, int((~prepared.train["found"]).sum())
+    if lost and config.data.missing == "refuse":
+        first = rows[~rows["found"]].iloc[0]
+        raise UserError(
+            f"{lost:,} of {len(rows):,} training rows have no image, the first is id {first['id']!r}: "
+            f"{prepared.root / first['path']}; --data.missing drop leaves them out and uses the other {len(rows) - lost:,}"
+        )
+    rows = rows[rows["found"]].drop(columns="found")
+    if rows.empty:
+        raise UserError(f"{prepared.root}: none of the {len(prepared.train):,} training rows has an image")
+    if config.data.rows is not None and config.data.rows < len(rows):
+        rows = _draw(rows, config.data.rows, config.data.seed)
+    return rows.reset_index(drop=True)
+
+
+def write_competition_folds(config: Config, prepared: Prepared, table: pd.DataFrame) -> Path | None:
+    """data/<competition>/folds.csv, for people to look at; None where the folder is read-only, as on Kaggle."""
+    path = prepared.root / "folds.csv"
+    if not os.access(prepared.root, os.W_OK):
+        return None
+    try:
+        folds.write_folds(table, path)
+    except OSError:  # read-only in a way that access() does not see; the run's own folds.csv is the one that counts
+        return None
+    return path
+
+
+def locate(config: Config) -> Path:
+    """The competition's folder: data.root, or data/NAME, or Kaggle's input folder; the first that holds anything."""
+    competition = config.competition
+    if config.data.root is not None:
+        return Path(config.data.root)
+    own = Path("data") / competition.name
+    kaggle = [KAGGLE_INPUT / competition.slug, KAGGLE_INPUT / "competitions" / competition.slug] if competition.slug else []
+    return next((root for root in (own, *kaggle) if root.is_dir() and any(root.iterdir())), own)
+
+
+def _ready(config: Config, said: Callable[[str], None]) -> Path:
+    competition, root = config.competition, locate(config)
+    if competition.name == "digits" and not (root / "train.csv").is_file():
+        digits.write(root)
+        said(f"digits: written to {root}")
+    if root.is_dir() and any(root.glob("*.zip")):
+        root = _unpacked(root, competition, said)
+    needed = [competition.train_csv or f"{tables.prefix(competition.train_images)}/"]
+    absent = [name for name in needed if not (root / name).exists()]
+    if absent:
+        raise UserError(_how_to_get(config, root, absent))
+    return root
+
+
+def _unpacked(root: Path, competition: CompetitionConfig, said: Callable[[str], None]) -> Path:
+    """Unpack the archives where they lie, or below data/ where that folder is read-only."""
+    target = root if os.access(root, os.W_OK) else Path("data") / competition.name
+    if target != root:
+        target.mkdir(parents=True, exist_ok=True)
+        for table in root.glob("*.csv"):
+            shutil.copyfile(table, target / table.name)
+    archive.unpack_all(root, target, said)
+    return target
+
+
+def _how_to_get(config: Config, root: Path, absent: list[str]) -> str:
+    competition = config.competition
+    expected = [competition.train_csv, competition.test_csv, competition.sample_csv]
+    expected = [name for name in expected if name] + [competition.train_images, competition.test_images]
+    where = f"{root}: {', '.join(absent)} not found. Expected there: {', '.join(expected)} (or Kaggle's zip archives of them)."
+    if competition.slug is None:
+        return where
+    url = f"https://www.kaggle.com/c/{competition.slug}/data"
+    return f"{where} Get them with `python prepare.py --config … --download`, or by hand from {url}; --data.root names another folder"
+
+
+def _test_table(competition: CompetitionConfig, root: Path, notes: list[str]) -> pd.DataFrame | None:
+    if competition.test_csv is not None and not (root / competition.test_csv).is_file():
+        notes.append(f"no test rows: {root / competition.test_csv} is not there; train.py doesn't need it, predict.py does")
+        return None
+    test = tables.test_table(competition, root)
+    if test.empty:
+        notes.append(f"no test rows: no file matches {root / competition.test_images}")
+        return None
+    test["found"] = _look_for_images(test, competition.test_images, root, "test", notes)
+    return test
+
+
+def _look_for_images(table: pd.DataFrame, pattern: str, root: Path, part: str, notes: list[str]) -> pd.Series:
+    """Which rows have their image; notes on rows without image and images without row. One walk, not a stat per row."""
+    present = set(tables.listing(root, pattern))
+    found = table["path"].isin(present)
+    if not found.all():
+        notes.append(f"{(~found).sum():,} of {len(table):,} {part} rows have no image, the first is {table['path'][~found].iloc[0]}")
+    extra = sorted(present - set(table["path"]))
+    if extra:
+        notes.append(f"{len(extra):,} {part} images have no row, the first is {extra[0]}; they are not used")
+    return found
+
+
+def _count(part: str, rows: int, expected: int | None) -> str:
+    note = f" (Kaggle has {expected:,})" if expected is not None and rows != expected else ""
+    return f"{rows:,} {part} rows{note}"
+
+
+def _describe_classes(train: pd.DataFrame, classes: tuple[str, ...]) -> str:
+    counts = train["label"].value_counts().reindex(list(classes), fill_value=0)
+    if len(classes) <= 10:
+        return "classes: " + ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    few, many = counts.idxmin(), counts.idxmax()
+    return f"{len(classes)} classes, from {counts[few]:,} rows ({few}) to {counts[many]:,} ({many})"
+
+
+def _draw(rows: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
+    """`most` rows, the classes as evenly as they allow, in the table's order."""
+    shuffled = rows.iloc[np.random.default_rng(seed).permutation(len(rows))]
+    turn = shuffled.groupby("label").cumcount()
+    return rows.loc[sorted(turn.sort_values(kind="stable").index[:most])]

@@ -1,0 +1,223 @@
+"""Backbones: any of timm's models, and the lectures' own networks, by the same call.
+
+Pretrained weights come from timm's hub, from a local .safetensors or .pth file (as kernels without internet need it), or
+not at all. Input size, mean and std are the model's own unless the configuration says otherwise.
+"""
+
+import difflib
+import inspect
+import json
+import logging
+import os
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import urlparse
+
+import timm
+import torch
+from huggingface_hub import constants as hub
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from src.config import ModelConfig
+from src.errors import UserError
+from src.models import alexnet, cifar_net  # noqa: F401  registered in timm by being imported
+
+logging.getLogger("timm").setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """What a model is fed: a square of `size` pixels, (value / 255 - mean) / std per RGB channel."""
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def normalise(self, images: torch.Tensor, channels_last: bool) -> torch.Tensor:
+        """(n, H, W, 3) uint8 on any device → (n, 3, H, W) float32 there, in the memory format asked for."""
+        mean = torch.tensor(self.mean, device=images.device) * 255
+        std = torch.tensor(self.std, device=images.device) * 255
+        pixels = ((images.float() - mean) / std).permute(0, 3, 1, 2)  # a view: NHWC bytes are channels_last already
+        return pixels.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def create(config: ModelConfig, classes: int, seed: int = 0) -> tuple[nn.Module, ImageInput]:
+    """The model with a fresh head for `classes`, and its input. `seed` decides the weights that are not pretrained.
+
+    Raises UserError for an unknown name (with the nearest), weights of another architecture, an unreachable hub, an
+    argument that the model doesn't take, or an image size that it can't work with.
+    """
+    if not timm.is_model(config.name):
+        close = difflib.get_close_matches(config.name, timm.list_models(), 3, 0.6)
+        hint = f"did you mean {', '.join(close)}?" if close else "`python -c 'import timm; print(timm.list_models())'` lists them"
+        raise UserError(f"model.name: {config.name!r} is not a model that timm or this repository knows; {hint}")
+    if config.weights not in ("hub", "none") and not Path(config.weights).is_file():
+        raise UserError(f"model.weights: {config.weights}: no such file (hub, none, or a .safetensors or .pth file)")
+    arguments = _arguments(config, classes)
+    torch.manual_seed(seed)
+    model = _build(config, arguments)
+    if config.weights not in ("hub", "none"):
+        torch.manual_seed(seed)
+        _check_all_loaded(model, timm.create_model(config.name, pretrained=False, **arguments), config)
+    fed = _image_input(model, config)
+    _check_size(model, fed, config)
+    return model, fed
+
+
+def freeze(model: nn.Module, what: str) -> None:
+    """Take what doesn't learn out of training: "backbone" all parameters below the head; "norm" nothing but statistics."""
+    if what == "backbone":
+        model.requires_grad_(False)
+        head(model).requires_grad_(True)
+
+
+def train_mode(model: nn.Module, frozen: str) -> None:
+    """model.train(), except for what is frozen: BatchNorm then uses its running statistics and leaves them alone."""
+    model.train(frozen != "backbone")
+    head(model).train()
+    if frozen == "norm":
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def head(model: nn.Module) -> nn.Module:
+    """The last layer, which maps features to classes."""
+    classifier = model.get_classifier()
+    return nn.ModuleList(classifier) if isinstance(classifier, (tuple, list)) else classifier
+
+
+# A fold's model on disk
+
+
+@dataclass(frozen=True)
+class Card:
+    """What model.safetensors says of itself in its metadata: enough to predict with it, and where it came from."""
+
+    competition: str
+    run: str
+    fold: str
+    name: str
+    kwargs: tuple[str, ...]
+    classes: tuple[str, ...]
+    input: ImageInput
+    resize: str
+    folds_sha256: str
+    epochs: int
+    scores: dict[str, float]
+
+
+def save(model: nn.Module, card: Card, path: Path) -> None:
+    """Weights and card in one file, written to a temporary name and renamed."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    partial = path.with_name(f".{path.name}.partial")
+    # One metadata key: safetensors writes several in a random order, and equal models should be equal files.
+    save_file(tensors, partial, metadata={"card": json.dumps(asdict(card), sort_keys=True)})
+    os.replace(partial, path)
+
+
+def read_card(path: Path) -> Card:
+    """Raises UserError where the file is absent, damaged, or not written by train.py."""
+    try:
+        with safe_open(path, "pt") as file:
+            fields = json.loads((file.metadata() or {})["card"])
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such model; train the fold first") from None
+    except (SafetensorError, KeyError, OSError) as error:
+        raise UserError(f"{path}: not a model that train.py wrote ({error!r})") from None
+    fed = fields["input"]
+    fields["input"] = ImageInput(fed["size"], tuple(fed["mean"]), tuple(fed["std"]))
+    return Card(**fields | {"kwargs": tuple(fields["kwargs"]), "classes": tuple(fields["classes"])})
+
+
+def load(path: Path, device: torch.device) -> tuple[nn.Module, Card]:
+    """A fold's model in evaluation mode on `device`."""
+    card = read_card(path)
+    config = ModelConfig(name=card.name, weights="none", kwargs=card.kwargs, image_size=card.input.size)
+    model = timm.create_model(card.name, pretrained=False, **_arguments(config, len(card.classes)))
+    with safe_open(path, "pt") as file:
+        model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  not a dict
+    return model.eval().to(device), card
+
+
+def _arguments(config: ModelConfig, classes: int) -> dict[str, object]:
+    arguments = {"num_classes": classes, **config.arguments()}
+    if config.dropout:
+        arguments["drop_rate"] = config.dropout
+    if config.drop_path:
+        arguments["drop_path_rate"] = config.drop_path
+    if config.image_size is not None and "img_size" in _accepted(config.name):
+        arguments["img_size"] = config.image_size  # vision transformers fix their grid when they are made
+    return arguments
+
+
+def _accepted(name: str) -> set[str]:
+    """Arguments of the class behind a timm model, as far as they can be seen: Swin and ViT take img_size."""
+    module = inspect.getmodule(timm.model_entrypoint(name))
+    classes = [kind for _, kind in inspect.getmembers(module, inspect.isclass) if issubclass(kind, nn.Module)]
+    own = [kind for kind in classes if kind.__module__ == module.__name__ and hasattr(kind, "forward_head")]
+    return {parameter for kind in own for parameter in inspect.signature(kind.__init__).parameters}
+
+
+def _build(config: ModelConfig, arguments: dict[str, object]) -> nn.Module:
+    overlay = {"file": config.weights} if config.weights not in ("hub", "none") else None
+    if config.weights == "hub" and not _hub_answers():
+        hub.HF_HUB_OFFLINE = True  # what is in the cache still loads; without this five retries take 47 s
+    try:
+        return timm.create_model(config.name, pretrained=config.weights != "none", pretrained_cfg_overlay=overlay, **arguments)
+    except TypeError as error:
+        raise UserError(f"model.kwargs: {config.name} does not take them: {error}") from None
+    except OSError as error:  # the hub's, urllib's and requests' errors all are
+        raise UserError(
+            f"the pretrained weights of {config.name} are not in the cache and can't be fetched ({_first_line(error)}); name a file "
+            "(--model.weights FILE.safetensors), or train from scratch (--model.weights none)"
+        ) from None
+    except RuntimeError as error:
+        if "No pretrained weights" in str(error):
+            raise UserError(f"{config.name} has no pretrained weights on timm's hub; use --model.weights none or a file") from None
+        raise UserError(f"model.weights: {config.weights} holds another architecture than {config.name}: {_first_line(error)}") from None
+
+
+def _check_all_loaded(model: nn.Module, untouched: nn.Module, config: ModelConfig) -> None:
+    """timm takes a file that shares no layer with the model without a word; every weight below the head must have changed."""
+    own = {id(parameter) for parameter in head(model).parameters()}
+    before = dict(untouched.named_parameters())
+    weights = {name: weight for name, weight in model.named_parameters() if weight.ndim > 1 and id(weight) not in own}
+    absent = [name for name, weight in weights.items() if torch.equal(weight, before[name])]
+    if absent:
+        raise UserError(
+            f"model.weights: {config.weights} holds another architecture than {config.name}: "
+            f"{len(absent)} of its {len(weights)} layers are not in the file, the first is {absent[0]}"
+        )
+
+
+def _image_input(model: nn.Module, config: ModelConfig) -> ImageInput:
+    own = timm.data.resolve_model_data_config(model)
+    return ImageInput(config.image_size or own["input_size"][1], config.mean or tuple(own["mean"]), config.std or tuple(own["std"]))
+
+
+def _check_size(model: nn.Module, fed: ImageInput, config: ModelConfig) -> None:
+    """One black image through the model, before any data is touched."""
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, 3, fed.size, fed.size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(f"model.image_size: {config.name} can't work with {fed.size} pixels: {_first_line(error)}") from None
+
+
+def _hub_answers() -> bool:
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True  # only the proxy knows
+    try:
+        socket.create_connection((urlparse(hub.ENDPOINT).hostname, 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) if lines else type(error).__name__

@@ -1,0 +1,130 @@
+"""train.py's work: prepare the data, split it, train the folds asked for, and sum them up."""
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from src import config as configuration
+from src.competitions.tables import shorten
+from src.config import Config
+from src.data import folds, prepare
+from src.errors import UserError
+from src.models import backbone
+from src.training import tracking
+from src.training.device import choose_device, choose_precision, describe
+from src.training.fold import FULL, FoldData, train_fold
+from src.training.run import CrossValidation, Run, cross_validation
+
+
+def train(run: Run, config: Config, asked: tuple[str, ...], resume: bool, overwrite: bool, said: Callable[[str], None] = print) -> None:
+    """Train the folds `asked` for ("0", "2", "all", "full") and print the run's table.
+
+    Raises UserError before any data is touched for folds out of range, a model that can't be made or doesn't fit.
+    """
+    wanted = _folds(asked, config.data.folds)
+    device = choose_device(config.train.device)
+    _, why = choose_precision(config.train, device)
+    _check_model(config)
+    prepared = prepare.prepare(config, said)
+    for note in prepared.notes:
+        said(note)
+    rows = prepare.training_rows(config, prepared)
+    if len(rows) < len(prepared.train):
+        said(f"training on {len(rows):,} of the {len(prepared.train):,} rows")
+    table = folds.make_folds(rows, config.data.folds, config.data.seed)
+    prepare.write_competition_folds(config, prepared, table)
+    digest = run.join(config, table, describe(device))
+    said(f"{run.path}: {config.model.name} on {describe(device)}; {_precision(config, device)}: {why}")
+    for fold in _still_to_train(run, wanted, config, resume, overwrite, said):
+        train_fold(run, config, fold, _fold_data(prepared, rows, table, fold), digest, resume, said)
+    _sum_up(run, config, said)
+
+
+def _folds(asked: tuple[str, ...], count: int) -> list[str]:
+    every = [str(fold) for fold in range(count)]
+    wanted: list[str] = []
+    for fold in asked:
+        if fold not in (*every, "all", FULL):
+            raise UserError(f"--fold {fold}: choose from {', '.join(every)}, all, {FULL} (data.folds is {count})")
+        wanted += every if fold == "all" else [fold]
+    return list(dict.fromkeys(wanted))
+
+
+def _check_model(config: Config) -> None:
+    """Make the model once, before any data is touched; where no classes are configured yet, with two of them."""
+    backbone.create(config.model, len(config.competition.classes) or 2, config.train.seed)
+
+
+def _fold_data(prepared: prepare.Prepared, rows: pd.DataFrame, table: pd.DataFrame, fold: str) -> FoldData:
+    held_out = table["fold"].to_numpy() == (-1 if fold == FULL else int(fold))
+    train, validation = rows[~held_out].reset_index(drop=True), rows[held_out].reset_index(drop=True)
+    return FoldData(prepared.root, prepared.classes, train, validation)
+
+
+def _still_to_train(run: Run, wanted: list[str], config: Config, resume: bool, overwrite: bool, said: Callable[[str], None]) -> list[str]:
+    """The folds left to train: with --resume those not finished; without it, none may have begun unless --overwrite."""
+    begun = [fold for fold in wanted if (run.fold(fold) / "last.pt").exists() or (run.fold(fold) / "model.safetensors").exists()]
+    if overwrite:
+        for fold in begun:
+            shutil.rmtree(run.fold(fold))
+        return wanted
+    finished = [fold for fold in begun if _epochs(run.fold(fold)) >= config.train.epochs]
+    if begun and not resume:
+        state = "trained already" if set(begun) == set(finished) else "begun"
+        raise UserError(
+            f"fold {shorten(begun)} of {run.path} is {state}: --resume goes on with what is unfinished, "
+            "--overwrite trains anew, --name NAME starts another run"
+        )
+    for fold in finished:
+        said(f"fold {fold}: finished already")
+    return [fold for fold in wanted if fold not in finished]
+
+
+def _epochs(folder: Path) -> int:
+    """How many epochs of a fold are in its history.csv and kept in its model."""
+    history = folder / "history.csv"
+    if not history.is_file() or not (folder / "model.safetensors").is_file():
+        return 0
+    return len(pd.read_csv(history))
+
+
+def _precision(config: Config, device: object) -> str:
+    return str(choose_precision(config.train, device)[0]).removeprefix("torch.")
+
+
+def _sum_up(run: Run, config: Config, said: Callable[[str], None]) -> None:
+    """The table of folds and the CV score, on the terminal and as the experiment's own row on the dashboard."""
+    cv = cross_validation(run, config.competition.metric)
+    if cv is None:
+        said(f"{run.path}: trained on all rows, so there is no CV score; `python predict.py {run.path}` predicts the test rows")
+        return
+    _print_table(run, cv)
+    said(f"OOF {cv}")
+    tracker = tracking.track(config, run.name, "cv", run.path, None, said)
+    tracker.summarize(summary(cv))
+    tracker.finish()
+
+
+def summary(cv: CrossValidation) -> dict[str, float]:
+    """The experiment's row on the dashboard, by which people compare."""
+    values = {f"oof_{cv.metric}": cv.oof, f"cv_{cv.metric}_mean": cv.mean, f"cv_{cv.metric}_sd": cv.sd, "folds": len(cv.folds)}
+    return {name: value for name, value in values.items() if not math.isnan(value)}
+
+
+def _print_table(run: Run, cv: CrossValidation) -> None:
+    table = Table(title=run.name, title_justify="left")
+    histories = {fold: pd.read_csv(run.fold(fold) / "history.csv") for fold in cv.folds}
+    for heading in ("fold", cv.metric, "epochs", "minutes", "img/s", "GB"):
+        table.add_column(heading, justify="right")
+    for fold, value in cv.folds.items():
+        history = histories[fold]
+        table.add_row(
+            fold, f"{value:.4f}", str(len(history)), f"{history['seconds'].sum() / 60:.1f}",
+            f"{history['img_per_s'].median():.0f}", f"{history['memory_gb'].max():.1f}",
+        )  # fmt: skip
+    Console(soft_wrap=True).print(table)

@@ -1,0 +1,144 @@
+"""A run is a folder, readable years later without this code: runs/NAME with its configuration, folds and one folder a fold."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src import config as configuration
+from src.competitions import metrics
+from src.competitions.predictions import Predictions, concatenate
+from src.config import REPOSITORY, Config
+from src.data import folds
+from src.errors import UserError
+
+PACKAGES = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "scikit-learn", "numpy", "pandas")
+
+
+@dataclass(frozen=True)
+class Run:
+    """runs/NAME. Nothing is created before `join`."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def fold(self, fold: str) -> Path:
+        return self.path / f"fold-{fold}"
+
+    def config(self) -> Config:
+        file = self.path / "config.yaml"
+        if not file.is_file():
+            near = configuration.nearest(self.name, [path.parent.name for path in self.path.parent.glob("*/config.yaml")])
+            raise UserError(f"{self.path} is not a run: it has no config.yaml{near}")
+        return configuration.load(file)
+
+    def trained_folds(self) -> list[str]:
+        """The folds that have a model: "0", "1", …, and "full" last."""
+        found = [path.parent.name.removeprefix("fold-") for path in self.path.glob("fold-*/model.safetensors")]
+        return sorted(found, key=lambda fold: (not fold.isdigit(), fold.zfill(4)))
+
+    def folds_csv(self) -> Path:
+        return self.path / "folds.csv"
+
+    def join(self, config: Config, table: pd.DataFrame, device: str) -> str:
+        """Create the run, or join it with a further fold; returns the sha256 of its folds.csv.
+
+        Raises UserError where the run has another configuration, with the differences, or other rows and folds.
+        """
+        if not (self.path / "config.yaml").is_file():
+            self.path.mkdir(parents=True, exist_ok=True)
+            digest = folds.write_folds(table, self.folds_csv())
+            _write(self.path / "config.yaml", configuration.dump(config, made_with=_made_with(device)))
+            return digest
+        changed = configuration.differences(self.config().identity(), config.identity())
+        if changed:
+            raise UserError(
+                f"{self.path} was trained with another configuration ({'; '.join(changed)}); --name NAME starts a run of its own"
+            )
+        was = folds.read_folds(self.folds_csv())
+        if not was.equals(table[folds.COLUMNS]):
+            same = was["id"].tolist() == table["id"].tolist()
+            what = "the rows are in other folds" if same else f"it has {len(was):,} rows, the data now {len(table):,}, or other ids"
+            raise UserError(f"{self.folds_csv()} is not what the data gives now: {what}; --name NAME starts a run of its own")
+        return folds.sha256(self.folds_csv())
+
+    def oof(self, file: str = "oof.npz") -> dict[str, Predictions]:
+        """The out-of-fold predictions of every fold that has them."""
+        return {fold: Predictions.load(self.fold(fold) / file) for fold in self.trained_folds() if (self.fold(fold) / file).is_file()}
+
+    def labels(self, ids: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
+        """(n,) int64: the class indices of these ids in the run's folds.csv."""
+        known = folds.read_folds(self.folds_csv()).set_index("id")["label"]
+        index = {name: i for i, name in enumerate(classes)}
+        return known.reindex(ids).map(index).to_numpy(dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """A metric over the folds: of each fold, and of all out-of-fold rows together."""
+
+    metric: str
+    folds: dict[str, float]
+    oof: float
+    rows: int
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(list(self.folds.values())))
+
+    @property
+    def sd(self) -> float:
+        """Over folds, ddof 1; NaN for a single fold."""
+        return float(np.std(list(self.folds.values()), ddof=1)) if len(self.folds) > 1 else float("nan")
+
+    def __str__(self) -> str:
+        spread = f"{self.mean:.4f} ± {self.sd:.4f} over {len(self.folds)} folds" if len(self.folds) > 1 else "one fold"
+        return f"{self.metric} {self.oof:.4f} (n={self.rows:,}; {spread})"
+
+
+def cross_validation(run: Run, metric: str, file: str = "oof.npz") -> CrossValidation | None:
+    """The metric of a run's out-of-fold predictions; None where no fold has any."""
+    parts = run.oof(file)
+    if not parts:
+        return None
+    every = concatenate(list(parts.values()))
+    each = {fold: metrics.score(metric, run.labels(p.ids, p.classes), p.probabilities()) for fold, p in parts.items()}
+    whole = metrics.score(metric, run.labels(every.ids, every.classes), every.probabilities())
+    return CrossValidation(metric, each, whole, len(every.ids))
+
+
+def default_name(config_path: Path, config: Config, debug: bool) -> str:
+    """dogs_vs_cats-resnet50 for configs/dogs_vs_cats/resnet50.yaml, and a hash of what the command line changed."""
+    parts = [config_path.parent.name] if config_path.parent.parent.name == "configs" else []
+    digest = config.digest(configuration.load(config_path))
+    return "-".join([*parts, config_path.stem, *([digest] if digest else []), *(["debug"] if debug else [])])
+
+
+def _made_with(device: str) -> dict[str, str]:
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"commit": _commit(), "device": device, "python": platform.python_version(), **versions}
+
+
+def _commit() -> str:
+    """The checkout's commit, marked where files differ from it; "unknown" outside git."""
+    try:
+        git = ["git", "-C", str(REPOSITORY)]
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], text=True, capture_output=True, check=True).stdout.strip()
+        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], text=True, capture_output=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{commit} with changes" if dirty else commit
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,51 @@
+"""Train folds of an experiment: python train.py --config configs/dogs_vs_cats/resnet50.yaml --fold 0"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import FlagCreatePairsOff
+
+from src import cli, config
+
+DEFAULT = "configs/digits/baseline.yaml"
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Train folds of an experiment and print their cross-validation score."""
+
+    config: str = DEFAULT
+    """the experiment, a YAML file"""
+    fold: tuple[str, ...] = ("0",)
+    """which folds: 0, or 0 2, or all, or full (all rows, no validation: for a last submission)"""
+    name: str | None = None
+    """the run's folder under runs/; none: named after its configuration and what was overridden"""
+    resume: FlagCreatePairsOff[bool] = False
+    """go on where the folds stopped; folds not begun are begun"""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """train folds anew that are there already"""
+    debug: FlagCreatePairsOff[bool] = False
+    """a few hundred rows, two epochs of two steps: the whole chain in seconds"""
+
+
+def main() -> None:
+    argv = sys.argv[1:]
+    path = config.find(cli.option(argv, "--config") or DEFAULT)
+    flags, knobs = cli.parse(Flags, argv, config.load(path), Flags.__doc__)
+    if flags.debug:
+        knobs = config.shortened(knobs)
+
+    from src.training import experiment  # torch takes seconds to import: not before the arguments are known to be good
+    from src.training.fold import Interrupted
+    from src.training.run import Run, default_name
+
+    run = Run(Path("runs") / (flags.name or default_name(path, knobs, flags.debug)))
+    try:
+        experiment.train(run, knobs, flags.fold, flags.resume, flags.overwrite)
+    except Interrupted as fold:
+        sys.exit(f"stopped in fold {fold}; the state is saved: the same command with --resume goes on")
+
+
+if __name__ == "__main__":
+    cli.run(main)
