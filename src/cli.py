@@ -41,7 +41,9 @@ def option(argv: list[str], flag: str) -> str | None:
     return None
 
 
-def parse(flags: type, argv: list[str], config: Config, description: str | None, sections: tuple[str, ...] = SECTIONS) -> tuple[Any, Config]:
+def parse(
+    flags: type, argv: list[str], config: Config, description: str | None, sections: tuple[str, ...] = SECTIONS
+) -> tuple[Any, Config]:
     """A verb's flags (an instance of the dataclass `flags`) and the configuration with the command line's overrides.
 
     Raises ConfigError with the nearest flag or the allowed values for what can't be parsed. `--help` prints and exits.
@@ -72,7 +74,9 @@ def _check_flags(argv: list[str], known: list[str]) -> None:
         if name.partition(".")[0] == "competition":
             raise ConfigError(f"command line: --{name}: the competition is chosen in the configuration's file (--config)")
         if name not in known:
-            raise ConfigError(f"command line: --{name}: unknown option{configuration.nearest(name, known).replace('mean ', 'mean --')}")
+            raise ConfigError(
+                f"command line: --{name}: unknown option{configuration.nearest(name, known).replace('mean ', 'mean --')}"
+            )
 
 
 def _check_values(argv: list[str], config: Config) -> None:

@@ -66,7 +66,9 @@ class CompetitionConfig(Section):
     @model_validator(mode="after")
     def _submission_fits(self) -> "CompetitionConfig":
         if len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"classes: named twice: {', '.join(sorted({c for c in self.classes if self.classes.count(c) > 1}))}")
+            raise ValueError(
+                f"classes: named twice: {', '.join(sorted({c for c in self.classes if self.classes.count(c) > 1}))}"
+            )
         if self.submission_values == "probability" and self.positive is None:
             raise ValueError("positive: name the class whose probability is handed in")
         if self.positive is not None and self.classes and self.positive not in self.classes:
@@ -170,7 +172,9 @@ class TrackingConfig(Section):
 
 
 class PredictConfig(Section):
-    tta: Literal["auto", "none"] = knob("auto", "auto: the views that the competition declares label-preserving", identity=False)
+    tta: Literal["auto", "none"] = knob(
+        "auto", "auto: the views that the competition declares label-preserving", identity=False
+    )
     batch_size: int = knob(128, "images in a batch of validation and prediction", ge=1, identity=False)
 
 
@@ -268,7 +272,7 @@ def find(path: str | Path) -> Path:
 
 
 def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """"; did you mean X?" for the closest of `known`, or "" where none is close."""
+    """ "; did you mean X?" for the closest of `known`, or "" where none is close."""
     leaves = {name.rpartition(".")[2]: name for name in known}
     close = difflib.get_close_matches(word, known, 1, 0.5) or difflib.get_close_matches(word.rpartition(".")[2], leaves, 1, 0.6)
     return f"; did you mean {leaves.get(close[0], close[0])}?" if close else ""
@@ -337,10 +341,16 @@ def _explain(error: ValidationError, origin: dict[str, str]) -> str:
         known = dict(knobs())
         while key and key not in known and finding["type"] != "extra_forbidden" and key.rpartition(".")[0] in known:
             key = key.rpartition(".")[0]
-        place = next((where for at, where in origin.items() if at == key or at.startswith(f"{key}.") or key.startswith(f"{at}.")), "")
+        place = next(
+            (where for at, where in origin.items() if at == key or at.startswith(f"{key}.") or key.startswith(f"{at}.")), ""
+        )
         if finding["type"] == "extra_forbidden":
             siblings = _siblings(key)
-            said = f"unknown key{nearest(key, siblings)}" if nearest(key, siblings) else f"unknown key; known are {', '.join(siblings)}"
+            said = (
+                f"unknown key{nearest(key, siblings)}"
+                if nearest(key, siblings)
+                else f"unknown key; known are {', '.join(siblings)}"
+            )
         elif finding["type"] == "value_error":
             said = str(finding["ctx"]["error"])
         elif finding["type"] in ("missing", "too_long") and known.get(key):
@@ -360,4 +370,3 @@ def _siblings(key: str) -> list[str]:
 
 def _hint(field: Any) -> str:
     return f" ({field.description})" if field is not None and field.description else ""
-

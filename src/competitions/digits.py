@@ -37,7 +37,9 @@ def write(root: Path) -> None:
         shutil.rmtree(partial)
     else:
         root.mkdir(parents=True, exist_ok=True)
-        for entry in sorted(partial.iterdir(), key=lambda entry: entry.name == "train.csv"):  # train.csv last: it says "complete"
+        for entry in sorted(
+            partial.iterdir(), key=lambda entry: entry.name == "train.csv"
+        ):  # train.csv last: it says "complete"
             if (root / entry.name).is_dir():
                 shutil.rmtree(root / entry.name)
             os.replace(entry, root / entry.name)

@@ -20,7 +20,9 @@ def download(competition: CompetitionConfig, root: Path) -> None:
 
 def _client(arguments: list[str], slug: str) -> None:
     try:
-        run = subprocess.run([sys.executable, "-m", "kaggle", *arguments], text=True, capture_output=True, stdin=subprocess.DEVNULL)
+        run = subprocess.run(
+            [sys.executable, "-m", "kaggle", *arguments], text=True, capture_output=True, stdin=subprocess.DEVNULL
+        )
     except OSError as error:
         raise UserError(f"the kaggle client can't be started: {error}") from None
     if run.returncode == 0:

@@ -38,7 +38,9 @@ class Predictions:
     def save(self, path: Path) -> None:
         partial = path.with_name(f".{path.name}.partial")
         with open(partial, "wb") as file:
-            np.savez(file, ids=self.ids.astype(str), logits=self.logits.astype(np.float32), classes=np.array(self.classes, dtype=str))
+            np.savez(
+                file, ids=self.ids.astype(str), logits=self.logits.astype(np.float32), classes=np.array(self.classes, dtype=str)
+            )
         os.replace(partial, path)
 
     @staticmethod

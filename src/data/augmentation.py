@@ -48,7 +48,9 @@ def _recipe(name: str, size: int) -> tuple[bool, list[A.BasicTransform]]:
         return True, []
     if name == "light":  # the whole object stays in view: scans, centred products
         shift = {"x": (-0.08, 0.08), "y": (-0.08, 0.08)}
-        return True, [A.Affine(scale=(0.9, 1.1), translate_percent=shift, rotate=(-10, 10), border_mode=cv2.BORDER_REPLICATE, p=0.9)]
+        return True, [
+            A.Affine(scale=(0.9, 1.1), translate_percent=shift, rotate=(-10, 10), border_mode=cv2.BORDER_REPLICATE, p=0.9)
+        ]
     if name == "medium":  # photographs
         return False, [
             A.RandomResizedCrop((size, size), scale=(0.5, 1.0), ratio=(3 / 4, 4 / 3), p=1),

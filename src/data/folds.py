@@ -47,7 +47,9 @@ def check_folds(table: pd.DataFrame, folds: int) -> None:
     counts = pd.crosstab(table["label"], table["fold"])
     absent = [f"{label} (not in fold {int(row.to_numpy().argmin())})" for label, row in counts.iterrows() if row.min() == 0]
     if absent:
-        raise UserError(f"folds: {len(absent)} classes are not in every fold: {shorten(absent)}; use fewer folds (--data.folds)")
+        raise UserError(
+            f"folds: {len(absent)} classes are not in every fold: {shorten(absent)}; use fewer folds (--data.folds)"
+        )
     grouped = table[table["group"] != ""]
     split = grouped.groupby("group")["fold"].nunique()
     if (split > 1).any():

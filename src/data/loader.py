@@ -19,7 +19,9 @@ Batch = tuple[np.ndarray, torch.Tensor]  # rows (n,) int64, images (n, size, siz
 class Images(Dataset):
     """Rows' images, augmented, or just fitted to their square where `augmentation` is None."""
 
-    def __init__(self, root: Path, ids: list[str], paths: list[str], size: int, resize: str, augmentation: Augmentation | None) -> None:
+    def __init__(
+        self, root: Path, ids: list[str], paths: list[str], size: int, resize: str, augmentation: Augmentation | None
+    ) -> None:
         self.root, self.ids, self.paths = root, np.array(ids, dtype=str), np.array(paths, dtype=str)
         self.size, self.resize, self.augmentation = size, resize, augmentation
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.competitions import archive, digits, tables
+from src.competitions import archive, digits, kaggle, tables
 from src.config import CompetitionConfig, Config
 from src.data import folds
 from src.errors import UserError
@@ -49,6 +49,25 @@ def prepare(config: Config, said: Callable[[str], None] = print) -> Prepared:
     counts += [_count("test", len(test), competition.expected_test)] if test is not None else []
     summary = f"{competition.name}: {', '.join(counts)}, in {root}"
     return Prepared(root, classes, train, test, (summary, _describe_classes(train, classes), *notes))
+
+
+def prepare_and_report(config: Config, download: bool, said: Callable[[str], None] = print) -> None:
+    """prepare.py's work: what was found, line by line, and folds.csv where there is something to train on."""
+    if download:
+        kaggle.download(config.competition, locate(config))
+    prepared = prepare(config, said)
+    for note in prepared.notes:
+        said(note)
+    try:
+        rows = training_rows(config, prepared)
+        table = folds.make_folds(rows, config.data.folds, config.data.seed)
+    except UserError as error:
+        said(f"train.py will refuse this: {error}")
+        return
+    path = write_competition_folds(config, prepared, table)
+    counts = " ".join(f"{count:,}" for count in table["fold"].value_counts().sort_index())
+    where = path or f"{prepared.root} is read-only, so only each run keeps it"
+    said(f"folds.csv: {len(table):,} rows in {config.data.folds} folds of {counts}; {where}")
 
 
 def training_rows(config: Config, prepared: Prepared) -> pd.DataFrame:
@@ -143,7 +162,9 @@ def _look_for_images(table: pd.DataFrame, pattern: str, root: Path, part: str, n
     present = set(tables.listing(root, pattern))
     found = table["path"].isin(present)
     if not found.all():
-        notes.append(f"{(~found).sum():,} of {len(table):,} {part} rows have no image, the first is {table['path'][~found].iloc[0]}")
+        notes.append(
+            f"{(~found).sum():,} of {len(table):,} {part} rows have no image, the first is {table['path'][~found].iloc[0]}"
+        )
     extra = sorted(present - set(table["path"]))
     if extra:
         notes.append(f"{len(extra):,} {part} images have no row, the first is {extra[0]}; they are not used")

@@ -52,7 +52,9 @@ def create(config: ModelConfig, classes: int, seed: int = 0) -> tuple[nn.Module,
     """
     if not timm.is_model(config.name):
         close = difflib.get_close_matches(config.name, timm.list_models(), 3, 0.6)
-        hint = f"did you mean {', '.join(close)}?" if close else "`python -c 'import timm; print(timm.list_models())'` lists them"
+        hint = (
+            f"did you mean {', '.join(close)}?" if close else "`python -c 'import timm; print(timm.list_models())'` lists them"
+        )
         raise UserError(f"model.name: {config.name!r} is not a model that timm or this repository knows; {hint}")
     if config.weights not in ("hub", "none") and not Path(config.weights).is_file():
         raise UserError(f"model.weights: {config.weights}: no such file (hub, none, or a .safetensors or .pth file)")
@@ -177,8 +179,12 @@ def _build(config: ModelConfig, arguments: dict[str, object]) -> nn.Module:
         ) from None
     except RuntimeError as error:
         if "No pretrained weights" in str(error):
-            raise UserError(f"{config.name} has no pretrained weights on timm's hub; use --model.weights none or a file") from None
-        raise UserError(f"model.weights: {config.weights} holds another architecture than {config.name}: {_first_line(error)}") from None
+            raise UserError(
+                f"{config.name} has no pretrained weights on timm's hub; use --model.weights none or a file"
+            ) from None
+        raise UserError(
+            f"model.weights: {config.weights} holds another architecture than {config.name}: {_first_line(error)}"
+        ) from None
 
 
 def _check_all_loaded(model: nn.Module, untouched: nn.Module, config: ModelConfig) -> None:
@@ -196,7 +202,9 @@ def _check_all_loaded(model: nn.Module, untouched: nn.Module, config: ModelConfi
 
 def _image_input(model: nn.Module, config: ModelConfig) -> ImageInput:
     own = timm.data.resolve_model_data_config(model)
-    return ImageInput(config.image_size or own["input_size"][1], config.mean or tuple(own["mean"]), config.std or tuple(own["std"]))
+    return ImageInput(
+        config.image_size or own["input_size"][1], config.mean or tuple(own["mean"]), config.std or tuple(own["std"])
+    )
 
 
 def _check_size(model: nn.Module, fed: ImageInput, config: ModelConfig) -> None:

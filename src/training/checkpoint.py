@@ -34,7 +34,9 @@ def load(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        raise UserError(f"{path}: not a complete checkpoint ({str(error).splitlines()[0]}); --overwrite trains the fold anew") from None
+        raise UserError(
+            f"{path}: not a complete checkpoint ({str(error).splitlines()[0]}); --overwrite trains the fold anew"
+        ) from None
     if not isinstance(state, dict) or "epoch" not in state:
         raise UserError(f"{path}: not a checkpoint of this repository; --overwrite trains the fold anew")
     return state

@@ -21,7 +21,9 @@ from src.training.fold import FULL, FoldData, train_fold
 from src.training.run import CrossValidation, Run, cross_validation
 
 
-def train(run: Run, config: Config, asked: tuple[str, ...], resume: bool, overwrite: bool, said: Callable[[str], None] = print) -> None:
+def train(
+    run: Run, config: Config, asked: tuple[str, ...], resume: bool, overwrite: bool, said: Callable[[str], None] = print
+) -> None:
     """Train the folds `asked` for ("0", "2", "all", "full") and print the run's table.
 
     Raises UserError before any data is touched for folds out of range, a model that can't be made or doesn't fit.
@@ -66,9 +68,13 @@ def _fold_data(prepared: prepare.Prepared, rows: pd.DataFrame, table: pd.DataFra
     return FoldData(prepared.root, prepared.classes, train, validation)
 
 
-def _still_to_train(run: Run, wanted: list[str], config: Config, resume: bool, overwrite: bool, said: Callable[[str], None]) -> list[str]:
+def _still_to_train(
+    run: Run, wanted: list[str], config: Config, resume: bool, overwrite: bool, said: Callable[[str], None]
+) -> list[str]:
     """The folds left to train: with --resume those not finished; without it, none may have begun unless --overwrite."""
-    begun = [fold for fold in wanted if (run.fold(fold) / "last.pt").exists() or (run.fold(fold) / "model.safetensors").exists()]
+    begun = [
+        fold for fold in wanted if (run.fold(fold) / "last.pt").exists() or (run.fold(fold) / "model.safetensors").exists()
+    ]
     if overwrite:
         for fold in begun:
             shutil.rmtree(run.fold(fold))

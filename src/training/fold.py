@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,11 +25,12 @@ from src.errors import UserError
 from src.models import backbone
 from src.training import checkpoint, tracking
 from src.training.device import choose_device, choose_precision, peak_memory
-from src.training.loop import Training, train_epoch, validate
+from src.training.loop import Training, progress, train_epoch, validate
 from src.training.optimizer import make_optimizer, make_scheduler
 from src.training.run import Run
 
 FULL = "full"
+PROGRESS_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ class Interrupted(Exception):
     """Ctrl-C or SIGTERM: the state is saved."""
 
 
-def train_fold(run: Run, config: Config, fold: str, data: FoldData, folds_sha256: str, resume: bool, said: Callable[[str], None]) -> None:
+def train_fold(
+    run: Run, config: Config, fold: str, data: FoldData, folds_sha256: str, resume: bool, said: Callable[[str], None]
+) -> None:
     """Train `fold` of `run`, or go on from its last.pt. Ends with the fold's model and predictions in its folder.
 
     Raises Interrupted after Ctrl-C, when the state is saved; UserError for a loss that is not finite or an image that
@@ -65,12 +69,13 @@ def train_fold(run: Run, config: Config, fold: str, data: FoldData, folds_sha256
     truth = data.held_out["label"].map(index).to_numpy(dtype=np.int64)
     ids = data.held_out["id"].to_numpy(dtype=str)
     tracker = tracking.track(config, run.name, "train", folder, fold, said)
-    oof = None
+    oof, said_at = None, time.monotonic()
     with _stop_on_signals() as stop:
         while not training.finished:
             epoch = training.position.epoch + 1
             title = f"fold {fold}  epoch {epoch}/{config.train.epochs}"
             for _ in train_epoch(training, loader, labels, title):
+                said_at = _say_progress(training, title, said_at, said)
                 if stop:
                     checkpoint.save(training.state_dict(), folder / "last.pt")
                     raise Interrupted(fold)
@@ -85,7 +90,9 @@ def train_fold(run: Run, config: Config, fold: str, data: FoldData, folds_sha256
     tracker.finish()
 
 
-def _prepare(run: Run, config: Config, fold: str, data: FoldData, folds_sha256: str, device: torch.device) -> tuple[Training, backbone.Card]:
+def _prepare(
+    run: Run, config: Config, fold: str, data: FoldData, folds_sha256: str, device: torch.device
+) -> tuple[Training, backbone.Card]:
     train = config.train
     dtype, _ = choose_precision(train, device)
     model, fed = backbone.create(config.model, len(data.classes), train.seed)
@@ -129,6 +136,14 @@ def _loaders(config: Config, data: FoldData, training: Training, workers: int) -
     return loader, make_loader(images, OrderedBatches(len(images), config.predict.batch_size), workers, pin)
 
 
+def _say_progress(training: Training, title: str, said_at: float, said: Callable[[str], None]) -> float:
+    """Where no terminal shows the bar (a kernel's log, a file), a line a minute."""
+    if sys.stderr.isatty() or time.monotonic() - said_at < PROGRESS_SECONDS:
+        return said_at
+    said(f"{title}  step {training.position.step}/{training.steps}  {progress(training)}")
+    return time.monotonic()
+
+
 def _row(training: Training) -> dict[str, float]:
     """The epoch's row of history.csv, without scores; the same names go to W&B."""
     at = training.position
@@ -149,12 +164,22 @@ def _scores(oof: Predictions, truth: np.ndarray, metric: str) -> dict[str, float
 
 
 def _line(row: dict[str, float]) -> str:
-    shown = [f"loss {row['train_loss']:.4f}", *(f"{name} {value:.4f}" for name, value in row.items() if name.startswith("val_"))]
-    shown += [f"lr {row['lr']:.1e}", f"{row['img_per_s']:.0f} img/s", f"data {row['data_wait']:.0%}", f"{row['memory_gb']:.1f} GB"]
+    shown = [
+        f"loss {row['train_loss']:.4f}",
+        *(f"{name} {value:.4f}" for name, value in row.items() if name.startswith("val_")),
+    ]
+    shown += [
+        f"lr {row['lr']:.1e}",
+        f"{row['img_per_s']:.0f} img/s",
+        f"data {row['data_wait']:.0%}",
+        f"{row['memory_gb']:.1f} GB",
+    ]
     return "  ".join([*shown, time.strftime("%H:%M:%S", time.gmtime(row["seconds"]))])
 
 
-def _end_epoch(training: Training, row: dict[str, float], oof: Predictions | None, card: backbone.Card, folder: Path, config: Config) -> None:
+def _end_epoch(
+    training: Training, row: dict[str, float], oof: Predictions | None, card: backbone.Card, folder: Path, config: Config
+) -> None:
     """Keep the model where it is due, then history.csv and last.pt, which says that the epoch is over."""
     score = row.get(f"val_{config.competition.metric}")
     higher = metrics.HIGHER_IS_BETTER[config.competition.metric]

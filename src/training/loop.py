@@ -102,7 +102,9 @@ def train_epoch(training: Training, loader: DataLoader, labels: torch.Tensor, ti
     loader.batch_sampler.epoch, loader.batch_sampler.first = at.epoch, at.step
     unchecked: list[torch.Tensor] = []  # losses that nobody waited for yet: reading one stops the GPU's queue
     every = 1 if training.device.type == "cpu" else 20
-    with tqdm(total=training.steps, initial=at.step, desc=title, unit="step", leave=False, disable=None, mininterval=0.5) as bar:
+    with tqdm(
+        total=training.steps, initial=at.step, desc=title, unit="step", leave=False, disable=None, mininterval=0.5
+    ) as bar:
         for rows, images, waited in timed(read_batches(loader)):
             started = time.perf_counter()
             seed_step(config.seed, training.fold, at.epoch, at.step)

@@ -66,13 +66,21 @@ class Run:
         was = folds.read_folds(self.folds_csv())
         if not was.equals(table[folds.COLUMNS]):
             same = was["id"].tolist() == table["id"].tolist()
-            what = "the rows are in other folds" if same else f"it has {len(was):,} rows, the data now {len(table):,}, or other ids"
+            what = (
+                "the rows are in other folds"
+                if same
+                else f"it has {len(was):,} rows, the data now {len(table):,}, or other ids"
+            )
             raise UserError(f"{self.folds_csv()} is not what the data gives now: {what}; --name NAME starts a run of its own")
         return folds.sha256(self.folds_csv())
 
     def oof(self, file: str = "oof.npz") -> dict[str, Predictions]:
         """The out-of-fold predictions of every fold that has them."""
-        return {fold: Predictions.load(self.fold(fold) / file) for fold in self.trained_folds() if (self.fold(fold) / file).is_file()}
+        return {
+            fold: Predictions.load(self.fold(fold) / file)
+            for fold in self.trained_folds()
+            if (self.fold(fold) / file).is_file()
+        }
 
     def labels(self, ids: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
         """(n,) int64: the class indices of these ids in the run's folds.csv."""
@@ -131,8 +139,12 @@ def _commit() -> str:
     """The checkout's commit, marked where files differ from it; "unknown" outside git."""
     try:
         git = ["git", "-C", str(REPOSITORY)]
-        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], text=True, capture_output=True, check=True).stdout.strip()
-        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], text=True, capture_output=True, check=True).stdout.strip()
+        commit = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], text=True, capture_output=True, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], text=True, capture_output=True, check=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{commit} with changes" if dirty else commit

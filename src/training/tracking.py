@@ -62,7 +62,9 @@ def track(
 class Tracker:
     """Where a fold's numbers and pictures go. Every call returns at once; without a run behind it, it does nothing."""
 
-    def __init__(self, begin: "Callable[[], wandb.Run] | None", said: Callable[[str], Any] = print, patience: float = FINISH_SECONDS):
+    def __init__(
+        self, begin: "Callable[[], wandb.Run] | None", said: Callable[[str], Any] = print, patience: float = FINISH_SECONDS
+    ):
         """`begin` starts the W&B run; none: nothing is tracked. `patience`: the seconds that finish() waits for uploads."""
         self._begin, self._said, self._patience = begin, said, patience
         self._calls: SimpleQueue[tuple[str, Callable[[wandb.Run], Any]]] = SimpleQueue()
@@ -247,7 +249,9 @@ def _table(rows: list[dict[str, Any]]) -> "wandb.Table":
     import wandb
 
     columns = ["id", "image", "label", "predicted", "loss"]
-    data = [[str(row["id"]), _thumbnail(row["path"]), str(row["label"]), str(row["predicted"]), float(row["loss"])] for row in rows]
+    data = [
+        [str(row["id"]), _thumbnail(row["path"]), str(row["label"]), str(row["predicted"]), float(row["loss"])] for row in rows
+    ]
     return wandb.Table(columns=columns, data=data)
 
 

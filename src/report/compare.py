@@ -1,0 +1,94 @@
+"""The table of runs, from their folders alone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.table import Table
+
+from src.competitions import metrics
+from src.config import flatten
+from src.errors import UserError
+from src.training.run import CrossValidation, Run, cross_validation
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one run."""
+
+    run: Run
+    competition: str
+    metric: str
+    cv: CrossValidation | None
+    tta: CrossValidation | None
+    history: pd.DataFrame  # all epochs of all folds, with a column fold
+    knobs: dict[str, object]
+
+    @property
+    def minutes(self) -> float:
+        return float(self.history["seconds"].sum() / 60)
+
+
+def read_rows(paths: list[Path]) -> list[Row]:
+    """The runs in these folders, the best of each competition first. Raises UserError for a folder that is no run."""
+    rows = [_read_row(Run(path)) for path in paths]
+
+    def rank(row: Row) -> tuple[str, float, str]:
+        if row.cv is None:
+            return (row.competition, float("inf"), row.run.name)
+        return (row.competition, -row.cv.oof if metrics.HIGHER_IS_BETTER[row.metric] else row.cv.oof, row.run.name)
+
+    return sorted(rows, key=rank)
+
+
+def all_runs(folder: Path = Path("runs")) -> list[Path]:
+    """Every run below `folder`. Raises UserError where there is none."""
+    found = sorted(file.parent for file in folder.glob("*/config.yaml"))
+    if not found:
+        raise UserError(f"no runs in {folder.resolve()}; `python train.py --fold 0` makes one")
+    return found
+
+
+def table(rows: list[Row]) -> Table:
+    """One line a run: CV ± sd, each fold, TTA, time, speed, memory."""
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    drawn.add_column("run", overflow="fold")
+    for heading in ("metric", "OOF", "mean ± sd", "folds", "with TTA", "minutes", "img/s", "GB"):
+        drawn.add_column(heading, justify="right" if heading != "folds" else "left")
+    for row in rows:
+        cv, history = row.cv, row.history
+        each = " ".join(f"{value:.4f}" for value in cv.folds.values()) if cv else "—"
+        drawn.add_row(
+            row.run.name, row.metric, f"{cv.oof:.4f}" if cv else "—", f"{cv.mean:.4f} ± {cv.sd:.4f}" if cv else "—", each,
+            f"{row.tta.oof:.4f}" if row.tta else "—", f"{row.minutes:.1f}",
+            f"{history['img_per_s'].median():.0f}" if len(history) else "—", f"{history['memory_gb'].max():.1f}" if len(history) else "—",
+        )  # fmt: skip
+    return drawn
+
+
+def config_differences(rows: list[Row]) -> list[str]:
+    """For each run, the knobs in which the runs of its competition differ: "run: train.lr 0.001, model.name resnet18"."""
+    lines = []
+    for row in rows:
+        peers = [peer.knobs for peer in rows if peer.competition == row.competition]
+        differing = [key for key, value in row.knobs.items() if any(peer.get(key) != value for peer in peers)]
+        if differing:
+            lines.append(f"{row.run.name}: " + ", ".join(f"{key} {row.knobs[key]}" for key in differing))
+    return lines
+
+
+def _read_row(run: Run) -> Row:
+    config = run.config()
+    histories = [
+        pd.read_csv(file).assign(fold=file.parent.name.removeprefix("fold-"))
+        for file in sorted(run.path.glob("fold-*/history.csv"))
+    ]
+    history = (
+        pd.concat(histories, ignore_index=True)
+        if histories
+        else pd.DataFrame(columns=["seconds", "img_per_s", "memory_gb", "fold"])
+    )
+    knobs = {key: value for key, value in flatten(config.model_dump(mode="json")).items() if key in config.identity()}
+    metric = config.competition.metric
+    cv, tta = cross_validation(run, metric), cross_validation(run, metric, "oof_tta.npz")
+    return Row(run, config.competition.name, metric, cv, tta, history, knobs)

@@ -1,0 +1,75 @@
+"""What all tests share: the repository's commands run in a folder of their own, and tiny competitions on disk."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = REPOSITORY.parent / "shared"  # real competition data, where it is at hand
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """command("train.py", "--fold", "0"): run a verb in tmp_path, without key, account or terminal."""
+
+    def run(verb: str, *arguments: str, cwd: Path = tmp_path, **more: str) -> subprocess.CompletedProcess[str]:
+        hidden = ("WANDB_", "KAGGLE_")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(hidden)} | {
+            "HOME": str(tmp_path),
+            **more,
+        }
+        return subprocess.run(
+            [sys.executable, str(REPOSITORY / verb), *map(str, arguments)],
+            cwd=cwd, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=300,
+        )  # fmt: skip
+
+    return run
+
+
+def write_image(path: Path, seed: int, height: int = 24, width: int = 32, hue: int | None = None) -> None:
+    """A small JPEG or PNG of smooth noise; `hue` 0-179 tints it, so that classes can be learnt."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    image = cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (width, height))
+    if hue is not None:
+        hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
+        hsv[..., 0] = hue
+        hsv[..., 1] = np.maximum(hsv[..., 1], 120)
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
+    path.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
+
+
+def write_dogs_vs_cats(root: Path, rows: int = 20, test: int = 7) -> Path:
+    """Dogs vs. Cats in Kaggle's layout: train/cat.0.jpg …, test/1.jpg …, sample_submission.csv."""
+    for i in range(rows):
+        write_image(root / "train" / f"cat.{i}.jpg", i, hue=20)
+        write_image(root / "train" / f"dog.{i}.jpg", 1000 + i, hue=110)
+    for i in range(1, test + 1):
+        write_image(root / "test" / f"{i}.jpg", 2000 + i, hue=20 if i % 2 else 110)
+    (root / "sample_submission.csv").write_text("id,label\n" + "".join(f"{i},0.5\n" for i in range(1, test + 1)))
+    return root
+
+
+def write_shopee(root: Path, rows: int = 3, test: int = 5, with_images: bool = True) -> Path:
+    """Shopee in Kaggle's layout: 42 classes of `rows` images, a test.csv whose category is the placeholder 43."""
+    classes = [f"{k:02d}" for k in range(42)]
+    names = [(label, f"{label}{i:03d}abc.jpg") for label in classes for i in range(rows)]
+    tests = [f"test{i:03d}.jpg" for i in range(test)]
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "train.csv").write_text("filename,category\n" + "".join(f"{name},{label}\n" for label, name in names))
+    (root / "test.csv").write_text("filename,category\n" + "".join(f"{name},43\n" for name in tests))
+    if with_images:
+        for i, (label, name) in enumerate(names):
+            write_image(root / "train/train/train" / label / name, i, hue=int(label) * 4)
+        for i, name in enumerate(tests):
+            write_image(root / "test/test/test" / name, 5000 + i)
+    return root
+
+
+TINY_MODEL = ("--model.name", "cifar_net", "--model.weights", "none", "--model.image_size", "32")
