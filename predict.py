@@ -9,6 +9,8 @@ from tyro.conf import FlagCreatePairsOff, Positional
 from src import cli, config
 from src.errors import UserError
 
+DEFAULT = "configs/digits/baseline.yaml"
+
 
 @dataclass(frozen=True)
 class Flags:
@@ -26,19 +28,16 @@ class Flags:
 
 def main() -> None:
     argv = sys.argv[1:]
-    named = [token for token in argv[:1] if not token.startswith("-")]
-    of_run = Path(named[0]) / "config.yaml" if named else None
-    file = (
-        of_run
-        if of_run is not None and of_run.is_file()
-        else config.find(cli.option(argv, "--config") or "configs/digits/baseline.yaml")
-    )
-    written = config.load(file)
+    named = next((token for token in argv[:1] if not token.startswith("-")), None)
+    written = config.load_run(Path(named)) if named else config.load(cli.option(argv, "--config") or DEFAULT)
     flags, knobs = cli.parse(Flags, argv, written, Flags.__doc__, sections=("data", "train", "tracking", "predict"))
     if changed := config.differences(written.identity(), knobs.identity()):
         raise UserError(f"command line: fixed when the run was trained: {'; '.join(changed)}")
     if flags.check is None and not flags.run:
         raise UserError("name a run's folder, as in `python predict.py runs/NAME`, or a file to --check")
+    if flags.run and flags.config and config.load(flags.config).competition.name != written.competition.name:
+        other = config.load(flags.config).competition.name
+        raise UserError(f"{flags.run} is a run of {written.competition.name}, not of {other}")
     if flags.check is not None:
         from src.inference.check import check_file
 
@@ -47,11 +46,7 @@ def main() -> None:
     from src.inference.predict import predict_run
     from src.training.run import Run
 
-    run = Run(Path(flags.run))
-    trained_for = run.config().competition.name
-    if flags.config is not None and config.load(flags.config).competition.name != trained_for:
-        raise UserError(f"{run.path} is a run of {trained_for}, not of {config.load(flags.config).competition.name}")
-    predict_run(run, knobs, flags.partial)
+    predict_run(Run(Path(flags.run)), knobs, flags.partial)
     return None
 
 

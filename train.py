@@ -35,6 +35,7 @@ def main() -> None:
     flags, knobs = cli.parse(Flags, argv, config.load(path), Flags.__doc__)
     if flags.debug:
         knobs = config.shortened(knobs)
+    wanted = config.wanted_folds(flags.fold, knobs.data.folds)
 
     from src.training import experiment  # torch takes seconds to import: not before the arguments are known to be good
     from src.training.fold import Interrupted
@@ -42,7 +43,7 @@ def main() -> None:
 
     run = Run(Path("runs") / (flags.name or default_name(path, knobs, flags.debug)))
     try:
-        experiment.train(run, knobs, flags.fold, flags.resume, flags.overwrite)
+        experiment.train(run, knobs, wanted, flags.resume, flags.overwrite)
     except Interrupted as fold:
         sys.exit(f"stopped in fold {fold}; the state is saved: the same command with --resume goes on")
 

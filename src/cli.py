@@ -52,7 +52,7 @@ def parse(
     own = ("flags", Annotated[flags, tyro.conf.arg(name="")])
     arguments = dataclasses.make_dataclass("Arguments", [own, *fields])
     defaults = arguments(flags(), *(getattr(config, section) for section in sections))
-    argv = [{"true": "True", "false": "False"}.get(token, token) for token in argv]  # as YAML writes them
+    argv = _as_tyro_spells_it(argv)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -67,6 +67,18 @@ def parse(
         raise ConfigError(f"command line: {_flat(complaint.getvalue())}") from None
     overridden = {section: getattr(parsed, section) for section in sections}
     return parsed.flags, config.model_copy(update=overridden)
+
+
+def _as_tyro_spells_it(argv: list[str]) -> list[str]:
+    """true and false as YAML writes them; none, as the help does, for the knobs that may be unset."""
+    optional = {key for key, field in configuration.knobs() if configuration.is_optional(field)}
+    spelt, name = [], ""
+    for token in argv:
+        head, equals, value = token.partition("=") if token.startswith("--") else ("", "", token)
+        name = head[2:].replace("-", "_") or name
+        words = {"true": "True", "false": "False"} | ({"none": "None"} if name in optional else {})
+        spelt.append(head + equals + words.get(value, value))
+    return spelt
 
 
 def _check_flags(argv: list[str], known: list[str]) -> None:

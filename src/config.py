@@ -9,9 +9,10 @@ import difflib
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -20,6 +21,7 @@ from src.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BUILT_IN = REPOSITORY / "src" / "competitions"
+FULL = "full"  # the fold that trains on all rows
 
 
 class ConfigError(UserError):
@@ -33,6 +35,18 @@ def knob(default: Any, help: str, *, identity: bool = True, **limits: Any) -> An
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_as_the_help_spells_it(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        optional = {name for name, field in cls.model_fields.items() if is_optional(field)}
+        return {key: None if value == "none" and key in optional else value for key, value in given.items()}
+
+
+def is_optional(field: Any) -> bool:
+    return type(None) in get_args(field.annotation)
 
 
 class CompetitionConfig(Section):
@@ -75,10 +89,19 @@ class CompetitionConfig(Section):
             raise ValueError(f"positive: {self.positive!r} is not among the classes {', '.join(self.classes)}")
         if self.submission_values != "probabilities" and self.submission_columns and len(self.submission_columns) != 2:
             raise ValueError(f"submission_columns: needs two columns, the id and the {self.submission_values}")
+        if self.classes and len(self.submission_labels) not in (0, len(self.classes)):
+            raise ValueError(f"submission_labels: {len(self.submission_labels)} labels for {len(self.classes)} classes")
+        if self.submission_values == "probabilities" and self.classes:
+            wanted = len(self.classes) + 1
+            if len(self.submission_columns) not in (0, wanted):
+                raise ValueError(f"submission_columns: needs {wanted} columns, the id and the classes")
         if self.metric == "roc_auc" and self.submission_values == "label":
             raise ValueError("submission_values: ROC AUC ranks probabilities; choose probability or probabilities")
         if self.train_csv is None and "{label}" not in self.train_images:
             raise ValueError("train_images: without a train_csv the label must stand in the path, as in train/{label}/{id}.jpg")
+        for name in ("train_images", "test_images"):
+            if not re.search(r"\{\w+\}", getattr(self, name)):
+                raise ValueError(f"{name}: every row would have the same image; put {{id}} or a column into the path")
         return self
 
 
@@ -197,6 +220,17 @@ class Config(Section):
         return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:6] if changed else ""
 
 
+def wanted_folds(asked: tuple[str, ...], count: int) -> list[str]:
+    """("all",) → ["0", …]; ("0", "full") → as they are. Raises ConfigError for a fold out of range."""
+    every = [str(fold) for fold in range(count)]
+    wanted: list[str] = []
+    for fold in asked:
+        if fold not in (*every, "all", FULL):
+            raise ConfigError(f"--fold {fold}: choose from {', '.join(every)}, all, {FULL} (data.folds is {count})")
+        wanted += every if fold == "all" else [fold]
+    return list(dict.fromkeys(wanted))
+
+
 def shortened(config: Config) -> Config:
     """--debug: a few hundred rows and two epochs of two steps, to see the whole chain run."""
     data = config.data.model_copy(update={"rows": max(256, 4 * config.data.folds * len(config.competition.classes))})
@@ -244,6 +278,14 @@ def load(path: str | Path) -> Config:
     return validate(tree, origin)
 
 
+def load_run(run: Path) -> Config:
+    """The configuration that a run was trained with. Raises ConfigError, with the nearest name, for a folder that is no run."""
+    if not (run / "config.yaml").is_file():
+        near = nearest(run.name, [file.parent.name for file in run.parent.glob("*/config.yaml")])
+        raise ConfigError(f"{run} is not a run: it has no config.yaml{near}")
+    return load(run / "config.yaml")
+
+
 def built_in(name: str) -> CompetitionConfig:
     """One of the competitions in src/competitions/*.yaml."""
     return CompetitionConfig.model_validate(_competition(name, BUILT_IN))
@@ -268,14 +310,21 @@ def find(path: str | Path) -> Path:
         if candidate.is_file():
             return candidate
     known = [str(file.relative_to(REPOSITORY)) for file in sorted((REPOSITORY / "configs").rglob("*.yaml"))]
-    raise ConfigError(f"{path}: no such configuration{nearest(str(path), known)}")
+    close = difflib.get_close_matches(str(path), known, 1)
+    raise ConfigError(f"{path}: no such configuration" + (f"; did you mean {close[0]}?" if close else ""))
 
 
 def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """ "; did you mean X?" for the closest of `known`, or "" where none is close."""
-    leaves = {name.rpartition(".")[2]: name for name in known}
-    close = difflib.get_close_matches(word, known, 1, 0.5) or difflib.get_close_matches(word.rpartition(".")[2], leaves, 1, 0.6)
-    return f"; did you mean {leaves.get(close[0], close[0])}?" if close else ""
+    """ "; did you mean X?" for the closest of `known`, or "" where none is close. Sections are told apart by dots."""
+    head, _, leaf = word.rpartition(".")
+    # Within one section only the last part counts: the section's own name would make any two of its keys look alike.
+    beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == head}
+    elsewhere = {name: name for name in known if name.rpartition(".")[0] != head}
+    leaves = {name.rpartition(".")[2]: name for name in reversed(elsewhere)}
+    for part, among, least in ((leaf, leaves, 1), (leaf, beside, 0.6), (word, elsewhere, 0.6), (leaf, leaves, 0.6)):
+        if close := difflib.get_close_matches(part, among, 1, least):
+            return f"; did you mean {among[close[0]]}?"
+    return ""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -304,13 +353,19 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any]
     if base is None:
         return tree, origin
     beside = path.parent / str(base)
-    below, below_origin = _read_with_bases(beside if beside.is_file() else Path(str(base)), (*seen, path.resolve()))
+    try:
+        below_path = find(beside if beside.is_file() else str(base))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: base: {error}") from None
+    below, below_origin = _read_with_bases(below_path, (*seen, path.resolve()))
     return _merge(below, tree), below_origin | origin
 
 
 def _competition(given: Any, path: Path) -> dict[str, Any]:
     """`competition: shopee`, or a mapping, which may start from a `base: shopee`."""
-    fields = {"base": given} if isinstance(given, str) else dict(given or {})
+    if not isinstance(given, str | dict):
+        raise ConfigError(f"{path}: competition: must be the name of a built-in one or a mapping, not {given!r}")
+    fields = {"base": given} if isinstance(given, str) else dict(given)
     base = fields.pop("base", None)
     if base is None:
         return fields
@@ -341,18 +396,14 @@ def _explain(error: ValidationError, origin: dict[str, str]) -> str:
         known = dict(knobs())
         while key and key not in known and finding["type"] != "extra_forbidden" and key.rpartition(".")[0] in known:
             key = key.rpartition(".")[0]
-        place = next(
-            (where for at, where in origin.items() if at == key or at.startswith(f"{key}.") or key.startswith(f"{at}.")), ""
-        )
+        place = _place(key, origin)
         if finding["type"] == "extra_forbidden":
-            siblings = _siblings(key)
-            said = (
-                f"unknown key{nearest(key, siblings)}"
-                if nearest(key, siblings)
-                else f"unknown key; known are {', '.join(siblings)}"
-            )
+            near = nearest(key, [*Config.model_fields, "base", *known])
+            said = f"unknown key{near or '; known are ' + ', '.join(_siblings(key))}"
         elif finding["type"] == "value_error":
             said = str(finding["ctx"]["error"])
+        elif finding["type"] == "missing" and location[-1] == key.rpartition(".")[2]:
+            said = f"is missing{_hint(known.get(key))}"
         elif finding["type"] in ("missing", "too_long") and known.get(key):
             said = f"wrong number of values{_hint(known[key])}"
         else:
@@ -362,10 +413,19 @@ def _explain(error: ValidationError, origin: dict[str, str]) -> str:
     return "; ".join(dict.fromkeys(lines))
 
 
+def _place(key: str, origin: dict[str, str]) -> str:
+    """Where a key was written; for one that is missing, where its section was."""
+    for start in (key, key.partition(".")[0]):
+        for at, where in origin.items():
+            if at == start or at.startswith(f"{start}.") or start.startswith(f"{at}."):
+                return where
+    return ""
+
+
 def _siblings(key: str) -> list[str]:
     head, dot, _ = key.rpartition(".")
     in_section = [name for name, _ in knobs() if dot and name.startswith(f"{head}.")]
-    return in_section or [*Config.model_fields, "base", *(name for name, _ in knobs())]
+    return in_section or [*Config.model_fields, "base"]
 
 
 def _hint(field: Any) -> str:

@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -16,11 +17,12 @@ MARKER = ".unpacked.json"
 def unpack_all(source: Path, root: Path, said: Callable[[str], None] = print) -> None:
     """Unpack into `root` every *.zip of `source` that is not unpacked yet, archives that came out of archives included."""
     done = _read_marker(root)
-    while pending := [zip for zip in {*source.glob("*.zip"), *root.glob("*.zip")} if done.get(zip.name) != _fingerprint(zip)]:
-        for archive in sorted(pending):
+    while pending := [zip for zip in _archives(source, root) if done.get(zip.name) != _fingerprint(zip)]:
+        for archive in pending:
+            fingerprint = _fingerprint(archive)
             count = unpack(archive, root)
             said(f"{archive.name}: unpacked {count:,} files into {root}")
-            done[archive.name] = _fingerprint(archive)
+            done[archive.name] = fingerprint
             partial = root / f"{MARKER}.partial"
             partial.write_text(json.dumps(done, indent=1))
             os.replace(partial, root / MARKER)
@@ -44,10 +46,16 @@ def unpack(archive: Path, root: Path) -> int:
                 raise UserError(f"{archive}: needs {needed / 2**30:.1f} GiB, and {root} has {free / 2**30:.1f} GiB free")
             for member in members:
                 _extract(zip, member, staging, root)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{archive}: not a complete zip archive ({error}); download it again") from None
     _move_in(staging, root)
     return len(members)
+
+
+def _archives(source: Path, root: Path) -> list[Path]:
+    """By name: where both folders have one of the same name, the source's."""
+    by_name = {zip.name: zip for folder in (root, source) for zip in folder.glob("*.zip")}
+    return [by_name[name] for name in sorted(by_name)]
 
 
 def _extract(zip: zipfile.ZipFile, member: zipfile.ZipInfo, staging: Path, root: Path) -> None:
@@ -78,7 +86,8 @@ def _move_in(staging: Path, root: Path) -> None:
 
 def _check_path(archive: Path, member: zipfile.ZipInfo) -> None:
     path = PurePosixPath(member.filename.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or stat.S_ISLNK(member.external_attr >> 16):
+    drive = not path.parts or ":" in path.parts[0]
+    if path.is_absolute() or drive or ".." in path.parts or stat.S_ISLNK(member.external_attr >> 16):
         raise UserError(f"{archive}: the member {member.filename!r} would leave the folder; the archive is not Kaggle's")
 
 

@@ -5,6 +5,7 @@ Ids and class names are strings throughout: read as numbers, Shopee's class "00"
 
 import os
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,10 @@ def train_table(competition: CompetitionConfig, root: Path) -> pd.DataFrame:
     if table.empty:
         raise UserError(f"{source}: no training rows" + ("" if competition.train_csv else f": no file matches {pattern}"))
     _check_ids(table["id"], source)
+    unlabelled = np.flatnonzero((table["label"] == "").to_numpy())
+    if len(unlabelled):
+        row = int(unlabelled[0])
+        raise UserError(f"{source}: row {row + 2}, id {table['id'][row]!r}: no label ({len(unlabelled)} such rows)")
     if competition.classes:
         foreign = table[~table["label"].isin(competition.classes)]
         if len(foreign):
@@ -59,7 +64,7 @@ def test_table(competition: CompetitionConfig, root: Path) -> pd.DataFrame:
     _check_ids(table["id"], source)
     sample = root / competition.sample_csv if competition.sample_csv else None
     if sample is not None and sample.is_file():
-        table = _in_the_samples_order(table, sample, submission_columns(competition)[0], pattern)
+        table = _in_the_samples_order(table, sample, competition)
     return table[["id", "path"]].reset_index(drop=True)
 
 
@@ -79,10 +84,16 @@ def submission_columns(competition: CompetitionConfig, classes: tuple[str, ...] 
 def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
     """A CSV as strings, nothing taken for a missing value. Raises UserError for an absent file or column."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            # index_col=False: where rows have a field more than the header, pandas would take the ids for row names.
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
+    except pd.errors.ParserWarning:
+        raise UserError(f"{path}: not a readable CSV: rows have more fields than the header") from None
+    except OSError as error:
+        said = "no such file" if isinstance(error, FileNotFoundError) else f"can't be read: {error.strerror or error}"
+        raise UserError(f"{path}: {said}") from None
+    except ValueError as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
         raise UserError(f"{path}: not a readable CSV: {' '.join(str(error).split())}") from None
     absent = [column for column in columns if column not in table.columns]
     if absent:
@@ -105,8 +116,9 @@ def prefix(pattern: str) -> str:
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """A sort key under which 2 comes before 10."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+    """A sort key under which 2 comes before 10. No two names have the same: 01 and 1 stand in one order everywhere."""
+    parts = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+    return [*parts, (-1, 0, name)]
 
 
 def shorten(names: list[str] | tuple[str, ...] | np.ndarray, most: int = 6) -> str:
@@ -162,10 +174,12 @@ def _check_ids(ids: pd.Series, source: Path) -> None:
         )
 
 
-def _in_the_samples_order(table: pd.DataFrame, sample: Path, id_column: str, pattern: str) -> pd.DataFrame:
+def _in_the_samples_order(table: pd.DataFrame, sample: Path, competition: CompetitionConfig) -> pd.DataFrame:
+    id_column = submission_columns(competition)[0]
     ids = read_csv(sample, [id_column])[id_column]
     _check_ids(ids, sample)
     known = table.set_index("id")["path"]
     # A sample row that the table lacks still needs a prediction: its image is looked for where the pattern says.
+    pattern = competition.test_images.replace(f"{{{competition.id_column}}}", "{id}")
     paths = [known.get(id) or pattern.replace("{id}", id) for id in ids]
     return pd.DataFrame({"id": ids, "path": paths})

@@ -12,11 +12,11 @@ import zlib
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version at import
 
-import albumentations as A  # noqa: E402
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
+import albumentations as A
+import cv2
+import numpy as np
 
-from src.data.image import fit  # noqa: E402
+from src.data.image import fit
 
 
 class Augmentation:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**30))
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
+import cv2
+import numpy as np
 
-from src.errors import UserError  # noqa: E402
+from src.errors import UserError
 
 
 class ImageError(UserError):

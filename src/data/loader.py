@@ -3,14 +3,17 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from src.data.augmentation import Augmentation
 from src.data.image import ImageError, fit, read
+
+if TYPE_CHECKING:
+    from src.data.augmentation import Augmentation  # albumentations takes seconds to import, and prediction doesn't need it
 
 Key = tuple[int, int]  # (epoch, row): persistent workers never see a changed dataset.epoch, so the sampler carries it
 Batch = tuple[np.ndarray, torch.Tensor]  # rows (n,) int64, images (n, size, size, 3) uint8
@@ -20,7 +23,7 @@ class Images(Dataset):
     """Rows' images, augmented, or just fitted to their square where `augmentation` is None."""
 
     def __init__(
-        self, root: Path, ids: list[str], paths: list[str], size: int, resize: str, augmentation: Augmentation | None
+        self, root: Path, ids: list[str], paths: list[str], size: int, resize: str, augmentation: "Augmentation | None"
     ) -> None:
         self.root, self.ids, self.paths = root, np.array(ids, dtype=str), np.array(paths, dtype=str)
         self.size, self.resize, self.augmentation = size, resize, augmentation

@@ -142,7 +142,7 @@ def _how_to_get(config: Config, root: Path, absent: list[str]) -> str:
     if competition.slug is None:
         return where
     url = f"https://www.kaggle.com/c/{competition.slug}/data"
-    return f"{where} Get them with `python prepare.py --config … --download`, or by hand from {url}; --data.root names another folder"
+    return f"{where} Get them with `python prepare.py --config … --download`, or from {url}; or name their folder (--data.root)"
 
 
 def _test_table(competition: CompetitionConfig, root: Path, notes: list[str]) -> pd.DataFrame | None:

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -18,7 +17,6 @@ from src.inference import submission
 from src.models import backbone
 from src.training import loop, tracking
 from src.training.device import choose_device, choose_precision
-from src.training.experiment import summary
 from src.training.run import Run, cross_validation
 
 
@@ -76,8 +74,8 @@ def _test_rows(prepared: prepare.Prepared, partial: bool) -> pd.DataFrame:
     if not found.all() and not partial:
         first = prepared.test["path"][~found].iloc[0]
         raise UserError(
-            f"{(~found).sum():,} of {len(found):,} test rows have no image, the first is {prepared.root / first}: Kaggle would refuse a "
-            f"submission without them; --partial writes one of the {found.sum():,} that have"
+            f"{(~found).sum():,} of {len(found):,} test rows have no image, the first is {prepared.root / first}: "
+            f"Kaggle would refuse a submission without them; --partial writes one of the {found.sum():,} that have"
         )
     if not found.any():
         raise UserError(f"{prepared.root}: none of the {len(found):,} test rows has an image")
@@ -125,15 +123,22 @@ def _held_out(run: Run, fold: str, prepared: prepare.Prepared) -> pd.DataFrame:
     lost = [id for id in ids if id not in known.index or not known.at[id, "found"]]
     if lost:
         raise UserError(
-            f"{prepared.root}: {len(lost):,} of fold {fold}'s {len(ids):,} validation rows have no image, the first is {lost[0]!r}"
+            f"{prepared.root}: {len(lost):,} of the {len(ids):,} validation rows of fold {fold} have no image, "
+            f"the first is {lost[0]!r}"
         )
     return pd.DataFrame({"id": ids, "path": known["path"].reindex(ids).to_numpy()})
 
 
 def _say_scores(
-    run: Run, config: Config, prepared: prepare.Prepared, tested: Predictions, path: Path, partial: bool, views: tuple[str, ...],
+    run: Run,
+    config: Config,
+    prepared: prepare.Prepared,
+    tested: Predictions,
+    path: Path,
+    partial: bool,
+    views: tuple[str, ...],
     said: Callable[[str], None],
-) -> None:  # fmt: skip
+) -> None:
     metric = config.competition.metric
     before, cv = cross_validation(run, metric), cross_validation(run, metric, "oof_tta.npz")
     tracker = tracking.track(config, run.name, "cv", run.path, None, said)
@@ -141,7 +146,7 @@ def _say_scores(
         if len(views) > 1:
             said(f"OOF without TTA {before}")
         said(f"OOF {cv}")
-        tracker.summarize(summary(before) | {f"oof_tta_{metric}": cv.oof})
+        tracker.summarize(before.summary() | {f"oof_tta_{metric}": cv.oof})
     share = "the test rows that have an image" if partial else "every test row, in the sample's order"
     said(f"{path}: {len(tested.ids):,} rows, {share}{'; PARTIAL: Kaggle would refuse it' if partial else '; valid'}")
     tracker.log_artifact(f"{run.name}-submission", "submission", [path])

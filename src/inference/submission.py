@@ -79,7 +79,10 @@ def check(path: Path, competition: CompetitionConfig, classes: tuple[str, ...], 
         return ["starts with a byte order mark; save it as plain UTF-8"]
     if "\r" in text:
         return ["has Windows line ends (CRLF); save it with LF"]
-    rows = list(csv.reader(io.StringIO(text)))
+    try:
+        rows = list(csv.reader(io.StringIO(text)))
+    except csv.Error as error:  # a quote that is never closed swallows all rows after it
+        return [f"not a readable CSV: {error}; is a quote left open?"]
     columns = list(submission_columns(competition, classes))
     if not rows or rows[0] != columns:
         return [f"row 1: the header is {','.join(rows[0]) if rows else 'absent'!r}, expected {','.join(columns)!r}"]
@@ -140,7 +143,7 @@ def _check_probabilities(values: list[str], columns: list[str], number: int) -> 
     faults, total = [], 0.0
     for name, value in zip(columns, values, strict=True):
         try:
-            probability = float(value)
+            probability = float(value.replace("_", "?"))  # float() would read 0_1 as 1
         except ValueError:
             faults.append(f"row {number}, column {name!r}: {value!r} is not a number")
             continue

@@ -67,7 +67,7 @@ class AlexNet(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """timm's layer decay: the convolutions' layers, then those of the classifier."""
-        return {"stem": r"^features\.0", "blocks": [(r"^features\.(\d+)", None), (r"^classifier\.(\d+)", (99,))]}
+        return {"stem": r"^features\.0", "blocks": r"^features\.(\d+)", "classifier": r"^classifier\.(\d+)"}
 
     def forward_features(self, images: torch.Tensor) -> torch.Tensor:
         """(n, 256, h, w): what the last pooling gives."""

@@ -9,6 +9,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -126,13 +127,13 @@ def read_card(path: Path) -> Card:
     try:
         with safe_open(path, "pt") as file:
             fields = json.loads((file.metadata() or {})["card"])
+        fed = fields["input"]
+        fields["input"] = ImageInput(fed["size"], tuple(fed["mean"]), tuple(fed["std"]))
+        return Card(**fields | {"kwargs": tuple(fields["kwargs"]), "classes": tuple(fields["classes"])})
     except FileNotFoundError:
         raise UserError(f"{path}: no such model; train the fold first") from None
-    except (SafetensorError, KeyError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"{path}: not a model that train.py wrote ({error!r})") from None
-    fed = fields["input"]
-    fields["input"] = ImageInput(fed["size"], tuple(fed["mean"]), tuple(fed["std"]))
-    return Card(**fields | {"kwargs": tuple(fields["kwargs"]), "classes": tuple(fields["classes"])})
 
 
 def load(path: Path, device: torch.device) -> tuple[nn.Module, Card]:
@@ -174,21 +175,27 @@ def _build(config: ModelConfig, arguments: dict[str, object]) -> nn.Module:
         raise UserError(f"model.kwargs: {config.name} does not take them: {error}") from None
     except OSError as error:  # the hub's, urllib's and requests' errors all are
         raise UserError(
-            f"the pretrained weights of {config.name} are not in the cache and can't be fetched ({_first_line(error)}); name a file "
-            "(--model.weights FILE.safetensors), or train from scratch (--model.weights none)"
+            f"the pretrained weights of {config.name} are not in the cache and can't be fetched ({_first_line(error)}); "
+            "name a file (--model.weights FILE.safetensors), or train from scratch (--model.weights none)"
         ) from None
-    except RuntimeError as error:
-        if "No pretrained weights" in str(error):
-            raise UserError(
-                f"{config.name} has no pretrained weights on timm's hub; use --model.weights none or a file"
-            ) from None
-        raise UserError(
-            f"model.weights: {config.weights} holds another architecture than {config.name}: {_first_line(error)}"
-        ) from None
+    except Exception as error:  # for a damaged file safetensors, pickle and timm's converters raise half a dozen kinds
+        said = f"{type(error).__name__}: {_first_line(error)}"
+        if "No pretrained weights" in said:
+            said = f"{config.name} has no pretrained weights on timm's hub; use --model.weights none or a file"
+        elif "loading state_dict" in said:
+            said = f"model.weights: {config.weights} holds another architecture than {config.name}: {_first_line(error)}"
+        elif overlay is not None:
+            said = f"model.weights: {config.weights} is damaged, or not a file of {config.name}'s weights ({said})"
+        else:
+            raise
+        raise UserError(said) from None
 
 
 def _check_all_loaded(model: nn.Module, untouched: nn.Module, config: ModelConfig) -> None:
-    """timm takes a file that shares no layer with the model without a word; every weight below the head must have changed."""
+    """Every weight below the head must have come from the file, and every layer in the file must have found its place.
+
+    timm takes a file that shares no layer with the model, or a ResNet-34's for a ResNet-18, without a word.
+    """
     own = {id(parameter) for parameter in head(model).parameters()}
     before = dict(untouched.named_parameters())
     weights = {name: weight for name, weight in model.named_parameters() if weight.ndim > 1 and id(weight) not in own}
@@ -197,6 +204,16 @@ def _check_all_loaded(model: nn.Module, untouched: nn.Module, config: ModelConfi
         raise UserError(
             f"model.weights: {config.weights} holds another architecture than {config.name}: "
             f"{len(absent)} of its {len(weights)} layers are not in the file, the first is {absent[0]}"
+        )
+    in_file = timm.models.load_state_dict(config.weights).keys()
+    if not weights.keys() <= in_file:
+        return  # timm renamed them on the way: there is nothing to compare
+    kinds = {re.sub(r"\d+", "#", name) for name in weights}
+    surplus = [name for name in in_file if name not in before and re.sub(r"\d+", "#", name) in kinds]
+    if surplus:
+        raise UserError(
+            f"model.weights: {config.weights} holds a larger architecture than {config.name}: "
+            f"{len(surplus)} layers of the file have no place in it, the first is {surplus[0]}"
         )
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from rich.table import Table
 
 from src.competitions import metrics
-from src.config import flatten
+from src.config import flatten, load_run
 from src.errors import UserError
 from src.training.run import CrossValidation, Run, cross_validation
 
@@ -58,10 +58,12 @@ def table(rows: list[Row]) -> Table:
     for row in rows:
         cv, history = row.cv, row.history
         each = " ".join(f"{value:.4f}" for value in cv.folds.values()) if cv else "—"
+        spread = f"{cv.mean:.4f} ± {cv.sd:.4f}" if cv and len(cv.folds) > 1 else "—"
         drawn.add_row(
-            row.run.name, row.metric, f"{cv.oof:.4f}" if cv else "—", f"{cv.mean:.4f} ± {cv.sd:.4f}" if cv else "—", each,
+            row.run.name, row.metric, f"{cv.oof:.4f}" if cv else "—", spread, each,
             f"{row.tta.oof:.4f}" if row.tta else "—", f"{row.minutes:.1f}",
-            f"{history['img_per_s'].median():.0f}" if len(history) else "—", f"{history['memory_gb'].max():.1f}" if len(history) else "—",
+            f"{history['img_per_s'].median():.0f}" if len(history) else "—",
+            f"{history['memory_gb'].max():.1f}" if len(history) else "—",
         )  # fmt: skip
     return drawn
 
@@ -78,7 +80,7 @@ def config_differences(rows: list[Row]) -> list[str]:
 
 
 def _read_row(run: Run) -> Row:
-    config = run.config()
+    config = load_run(run.path)
     histories = [
         pd.read_csv(file).assign(fold=file.parent.name.removeprefix("fold-"))
         for file in sorted(run.path.glob("fold-*/history.csv"))

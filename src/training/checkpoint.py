@@ -33,10 +33,9 @@ def load(path: Path) -> dict[str, Any]:
     """Raises UserError for a file that is truncated or not a checkpoint."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        raise UserError(
-            f"{path}: not a complete checkpoint ({str(error).splitlines()[0]}); --overwrite trains the fold anew"
-        ) from None
+    except Exception as error:  # torch raises half a dozen kinds for a damaged file, some without a word
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: not a complete checkpoint ({said}); --overwrite trains the fold anew") from None
     if not isinstance(state, dict) or "epoch" not in state:
         raise UserError(f"{path}: not a checkpoint of this repository; --overwrite trains the fold anew")
     return state

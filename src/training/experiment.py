@@ -1,6 +1,5 @@
 """train.py's work: prepare the data, split it, train the folds asked for, and sum them up."""
 
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,26 +8,24 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from src import config as configuration
 from src.competitions.tables import shorten
-from src.config import Config
+from src.config import FULL, Config
 from src.data import folds, prepare
 from src.errors import UserError
 from src.models import backbone
 from src.training import tracking
 from src.training.device import choose_device, choose_precision, describe
-from src.training.fold import FULL, FoldData, train_fold
+from src.training.fold import FoldData, train_fold
 from src.training.run import CrossValidation, Run, cross_validation
 
 
 def train(
-    run: Run, config: Config, asked: tuple[str, ...], resume: bool, overwrite: bool, said: Callable[[str], None] = print
+    run: Run, config: Config, wanted: list[str], resume: bool, overwrite: bool, said: Callable[[str], None] = print
 ) -> None:
-    """Train the folds `asked` for ("0", "2", "all", "full") and print the run's table.
+    """Train the folds `wanted` ("0", "2", "full") and print the run's table.
 
-    Raises UserError before any data is touched for folds out of range, a model that can't be made or doesn't fit.
+    Raises UserError before any data is touched for a model that can't be made or doesn't fit its images.
     """
-    wanted = _folds(asked, config.data.folds)
     device = choose_device(config.train.device)
     _, why = choose_precision(config.train, device)
     _check_model(config)
@@ -45,16 +42,6 @@ def train(
     for fold in _still_to_train(run, wanted, config, resume, overwrite, said):
         train_fold(run, config, fold, _fold_data(prepared, rows, table, fold), digest, resume, said)
     _sum_up(run, config, said)
-
-
-def _folds(asked: tuple[str, ...], count: int) -> list[str]:
-    every = [str(fold) for fold in range(count)]
-    wanted: list[str] = []
-    for fold in asked:
-        if fold not in (*every, "all", FULL):
-            raise UserError(f"--fold {fold}: choose from {', '.join(every)}, all, {FULL} (data.folds is {count})")
-        wanted += every if fold == "all" else [fold]
-    return list(dict.fromkeys(wanted))
 
 
 def _check_model(config: Config) -> None:
@@ -112,14 +99,8 @@ def _sum_up(run: Run, config: Config, said: Callable[[str], None]) -> None:
     _print_table(run, cv)
     said(f"OOF {cv}")
     tracker = tracking.track(config, run.name, "cv", run.path, None, said)
-    tracker.summarize(summary(cv))
+    tracker.summarize(cv.summary())
     tracker.finish()
-
-
-def summary(cv: CrossValidation) -> dict[str, float]:
-    """The experiment's row on the dashboard, by which people compare."""
-    values = {f"oof_{cv.metric}": cv.oof, f"cv_{cv.metric}_mean": cv.mean, f"cv_{cv.metric}_sd": cv.sd, "folds": len(cv.folds)}
-    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def _print_table(run: Run, cv: CrossValidation) -> None:

@@ -18,10 +18,9 @@ from torch.utils.data import DataLoader
 
 from src.competitions import metrics
 from src.competitions.predictions import Predictions
-from src.config import Config
+from src.config import FULL, Config
 from src.data.augmentation import Augmentation
 from src.data.loader import Images, OrderedBatches, ShuffledBatches, choose_workers, make_loader
-from src.errors import UserError
 from src.models import backbone
 from src.training import checkpoint, tracking
 from src.training.device import choose_device, choose_precision, peak_memory
@@ -29,7 +28,6 @@ from src.training.loop import Training, progress, train_epoch, validate
 from src.training.optimizer import make_optimizer, make_scheduler
 from src.training.run import Run
 
-FULL = "full"
 PROGRESS_SECONDS = 60.0
 
 
@@ -71,7 +69,7 @@ def train_fold(
     tracker = tracking.track(config, run.name, "train", folder, fold, said)
     oof, said_at = None, time.monotonic()
     with _stop_on_signals() as stop:
-        while not training.finished:
+        while not (training.finished or stop):
             epoch = training.position.epoch + 1
             title = f"fold {fold}  epoch {epoch}/{config.train.epochs}"
             for _ in train_epoch(training, loader, labels, title):
@@ -86,8 +84,11 @@ def train_fold(
             said(f"{title}  {_line(row)}")
             _end_epoch(training, row, oof, card, folder, config)
             tracker.log(row)
-    _report(tracker, run, fold, data, truth, folder)
+    if training.finished:
+        _report(tracker, run, fold, data, truth, folder)
     tracker.finish()
+    if stop:  # asked during validation: the epoch is over and saved
+        raise Interrupted(fold)
 
 
 def _prepare(

@@ -23,6 +23,8 @@ from src.models.backbone import ImageInput, train_mode
 from src.training.checkpoint import seed_step
 from src.training.device import peak_memory
 
+READ_EVERY = {"cpu": 1}  # steps between two looks at the loss, by kind of device; 20 on the others
+
 
 @dataclass
 class Position:
@@ -55,6 +57,7 @@ class Training:
     position: Position = field(default_factory=Position)
     history: list[dict[str, float]] = field(default_factory=list)
     best: float | None = None
+    unread: list[torch.Tensor] = field(default_factory=list)  # losses nobody waited for yet: reading one stops the GPU's queue
 
     @property
     def updates_per_epoch(self) -> int:
@@ -72,6 +75,8 @@ class Training:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
 
     def state_dict(self) -> dict[str, Any]:
+        """All that a resume needs. Raises UserError instead where a loss was not finite."""
+        read_losses(self)
         return {
             **asdict(self.position),
             "model": self.model.state_dict(),
@@ -100,8 +105,7 @@ def train_epoch(training: Training, loader: DataLoader, labels: torch.Tensor, ti
     config, at = training.config, training.position
     train_mode(training.model, config.freeze)
     loader.batch_sampler.epoch, loader.batch_sampler.first = at.epoch, at.step
-    unchecked: list[torch.Tensor] = []  # losses that nobody waited for yet: reading one stops the GPU's queue
-    every = 1 if training.device.type == "cpu" else 20
+    every = READ_EVERY.get(training.device.type, 20)
     with tqdm(
         total=training.steps, initial=at.step, desc=title, unit="step", leave=False, disable=None, mininterval=0.5
     ) as bar:
@@ -110,15 +114,14 @@ def train_epoch(training: Training, loader: DataLoader, labels: torch.Tensor, ti
             seed_step(config.seed, training.fold, at.epoch, at.step)
             loss = step_forward(training, images, labels[torch.from_numpy(rows).to(labels.device)])
             training.scaler.scale(loss / group_size(training, at.step)).backward()
-            unchecked.append(loss.detach())
+            training.unread.append(loss.detach())
             at.step += 1
+            at.images += len(rows)
             updating = at.step % config.accumulate == 0 or at.step == training.steps
-            if len(unchecked) == every or at.step == training.steps:
-                at.losses += check(unchecked, training) * len(rows)
-                unchecked.clear()
+            if len(training.unread) == every or at.step == training.steps:
+                read_losses(training)
             if updating:
                 update(training)
-            at.images += len(rows)
             at.waited += waited
             at.seconds += waited + time.perf_counter() - started
             bar.update()
@@ -160,25 +163,30 @@ def group_size(training: Training, step: int) -> int:
     return min(training.config.accumulate, training.steps - first)
 
 
-def check(losses: list[torch.Tensor], training: Training) -> float:
-    """The mean of these last losses. Raises UserError naming the first step whose loss is NaN or infinite."""
-    values = torch.stack(losses).cpu()
+def read_losses(training: Training) -> None:
+    """Add the last steps' losses to the position. Raises UserError naming the first step whose loss is NaN or infinite."""
+    if not training.unread:
+        return
+    values = torch.stack(training.unread).cpu()
     bad = torch.nonzero(~torch.isfinite(values))
     if len(bad):
         at, rate = training.position, training.optimizer.param_groups[-1]["lr"]
-        step = at.step - len(losses) + int(bad[0]) + 1
+        step = at.step - len(values) + int(bad[0]) + 1
+        kept = "; last.pt holds the state before this epoch" if at.epoch else ""
         scale = f", loss scale {training.scaler.get_scale():g}" if training.scaler.is_enabled() else ""
         raise UserError(
-            f"the loss is {values[bad[0]].item()} at step {step} of epoch {at.epoch + 1} (learning rate {rate:.2e}{scale}); "
-            "last.pt holds the state before this epoch. Try a lower --train.lr, --train.clip_grad 1 or --train.precision fp32"
+            f"the loss is {values[bad[0]].item()} at step {step} of epoch {at.epoch + 1} "
+            f"(learning rate {rate:.2e}{scale}){kept}. Try a lower --train.lr, --train.clip_grad 1 or --train.precision fp32"
         )
-    return float(values.sum())
+    training.position.losses += float(values.sum()) * (training.position.images // training.position.step)  # images a batch
+    training.unread.clear()
 
 
 def progress(training: Training) -> str:
     at, rate = training.position, training.optimizer.param_groups[-1]["lr"]
+    read = at.images - len(training.unread) * (at.images // max(1, at.step))
     return (
-        f"loss {at.losses / max(1, at.images):.4f}  lr {rate:.1e}  {at.images / at.seconds:.0f} img/s  "
+        f"loss {at.losses / max(1, read):.4f}  lr {rate:.1e}  {at.images / at.seconds:.0f} img/s  "
         f"data {at.waited / at.seconds:.0%}  {peak_memory(training.device):.1f} GB"
     )
 

@@ -28,7 +28,8 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
     """Groups with weight_decay (0 for biases and norms) and lr_scale, which timm's schedulers multiply in.
 
-    Below the head, lr_scale = layer_decay ** (layers above) * backbone_lr_scale.
+    Below the head, lr_scale = layer_decay ** (layers above) * backbone_lr_scale. The head's groups come last: the log shows
+    the learning rate of the last group.
     """
     if config.layer_decay < 1:
         groups = timm.optim.param_groups_layer_decay(model, config.weight_decay, layer_decay=config.layer_decay)
@@ -36,9 +37,9 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
         groups = timm.optim.param_groups_weight_decay(model, config.weight_decay)
     own = {id(parameter) for parameter in head(model).parameters()}
     split = []
-    for group in groups:
-        scale = group.get("lr_scale", 1.0)
-        for in_head, factor in ((True, 1.0), (False, scale * config.backbone_lr_scale)):
+    for in_head in (False, True):
+        for group in groups:
+            factor = 1.0 if in_head else group.get("lr_scale", 1.0) * config.backbone_lr_scale
             parameters = [parameter for parameter in group["params"] if (id(parameter) in own) == in_head]
             if parameters:
                 split.append({"params": parameters, "weight_decay": group["weight_decay"], "lr_scale": factor})

@@ -33,13 +33,6 @@ class Run:
     def fold(self, fold: str) -> Path:
         return self.path / f"fold-{fold}"
 
-    def config(self) -> Config:
-        file = self.path / "config.yaml"
-        if not file.is_file():
-            near = configuration.nearest(self.name, [path.parent.name for path in self.path.parent.glob("*/config.yaml")])
-            raise UserError(f"{self.path} is not a run: it has no config.yaml{near}")
-        return configuration.load(file)
-
     def trained_folds(self) -> list[str]:
         """The folds that have a model: "0", "1", …, and "full" last."""
         found = [path.parent.name.removeprefix("fold-") for path in self.path.glob("fold-*/model.safetensors")]
@@ -58,10 +51,10 @@ class Run:
             digest = folds.write_folds(table, self.folds_csv())
             _write(self.path / "config.yaml", configuration.dump(config, made_with=_made_with(device)))
             return digest
-        changed = configuration.differences(self.config().identity(), config.identity())
+        changed = configuration.differences(configuration.load_run(self.path).identity(), config.identity())
         if changed:
             raise UserError(
-                f"{self.path} was trained with another configuration ({'; '.join(changed)}); --name NAME starts a run of its own"
+                f"{self.path} was trained with another configuration ({'; '.join(changed)}); --name NAME starts another run"
             )
         was = folds.read_folds(self.folds_csv())
         if not was.equals(table[folds.COLUMNS]):
@@ -71,7 +64,7 @@ class Run:
                 if same
                 else f"it has {len(was):,} rows, the data now {len(table):,}, or other ids"
             )
-            raise UserError(f"{self.folds_csv()} is not what the data gives now: {what}; --name NAME starts a run of its own")
+            raise UserError(f"{self.folds_csv()} is not what the data gives now: {what}; --name NAME starts another run")
         return folds.sha256(self.folds_csv())
 
     def oof(self, file: str = "oof.npz") -> dict[str, Predictions]:
@@ -106,6 +99,11 @@ class CrossValidation:
     def sd(self) -> float:
         """Over folds, ddof 1; NaN for a single fold."""
         return float(np.std(list(self.folds.values()), ddof=1)) if len(self.folds) > 1 else float("nan")
+
+    def summary(self) -> dict[str, float]:
+        """The experiment's row on the dashboard, by which people compare."""
+        values = {f"oof_{self.metric}": self.oof, f"cv_{self.metric}_mean": self.mean, f"cv_{self.metric}_sd": self.sd}
+        return {name: value for name, value in values.items() if not np.isnan(value)} | {"folds": len(self.folds)}
 
     def __str__(self) -> str:
         spread = f"{self.mean:.4f} ± {self.sd:.4f} over {len(self.folds)} folds" if len(self.folds) > 1 else "one fold"

@@ -1,15 +1,20 @@
-"""Weights & Biases: one run per fold, one for the experiment as a whole. It may fail, hang or be switched off: training goes on.
+"""Weights & Biases: one run per fold, one for the experiment. It may fail, hang or be switched off; training goes on.
 
-All of W&B's work happens on one daemon thread per Tracker. The training loop only puts calls into that thread's queue, so
-a server that is slow or gone costs it nothing; whatever fails there is told once, in one line, and ends the tracking of
-that run alone. Imports wandb only when a run is tracked: it takes over half a second.
+All of W&B's work for a run happens on one daemon thread. The training loop only puts calls into that thread's queue, so
+a server that is slow or gone costs it nothing; what fails there is told once, in one line, and ends that run's tracking
+alone. Waits at the start, at the end of a fold and at the end of the program are bounded by the seconds below.
+wandb is imported only where a run is tracked: that takes over half a second.
 """
 
 import atexit
+import contextlib
 import os
 import re
 import secrets
+import ssl
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
@@ -22,13 +27,16 @@ if TYPE_CHECKING:
     import numpy as np
     import wandb
 
-INIT_SECONDS = 20.0  # how long W&B's server may take to answer before the run is kept offline
-START_SECONDS = 60.0  # after these the start counts as hung: W&B's own limits (service 30 s, server 20 s) have not held
+PROBE_SECONDS = 10.0  # how long the server may take to say anything at all, before the run is kept offline
+INIT_SECONDS = 20.0  # how long it may take to take the run
+START_SECONDS = 75.0  # after these a start counts as hung: W&B's own limits (30 s for its service, the above) did not hold
 FINISH_SECONDS = 30.0  # how long the end of a fold waits for its uploads, which then go on beside the next fold
-UPLOAD_SECONDS = 120.0  # after these W&B itself gives up on uploads: the longest that they can hold up the program's end
+UPLOAD_SECONDS = 600.0  # when W&B itself gives up on a fold's uploads
+EXIT_SECONDS = 60.0  # how long uploads may hold up the end of the program
 THUMBNAIL = 224  # longest side of a picture in the table of worst images, pixels
 
-_unreachable = threading.Event()  # the server did not answer once: the next folds don't wait for it again
+_unreachable = threading.Event()  # the server could not be used once: what follows doesn't wait for it again
+_open: "set[Tracker]" = set()  # not finished yet; an error may end the program before they are
 
 
 def track(
@@ -39,10 +47,10 @@ def track(
     fold: str | None = None,
     said: Callable[[str], Any] = print,
 ) -> "Tracker":
-    """A tracker for one fold (`job_type` train) or for the experiment (cv) of the run called `run`.
+    """A tracker for one fold (`job_type` train) or for the whole experiment (cv) of the run called `run`.
 
     `folder` keeps W&B's id of it, so that a resumed fold or a later prediction adds to the same row of the dashboard.
-    `said` gets every line meant for the user. Raises UserError only where mode online was asked for and no key is found.
+    `said` gets every line meant for the user. Raises UserError only where mode online is asked for and no key is found.
     """
     mode = _mode(config.tracking.mode, said)
     if mode == "disabled":
@@ -51,7 +59,7 @@ def track(
         "project": config.tracking.project or config.competition.name,
         "entity": config.tracking.entity,
         "group": run,
-        "name": f"{run}/{'cv' if fold is None else f'fold-{fold}'}",
+        "name": f"{run}/cv" if fold is None else f"{run}/fold-{fold}",
         "job_type": job_type,
         "tags": [config.competition.name, config.model.name],
         "config": config.model_dump(mode="json") | {"run": run, "fold": fold},
@@ -60,76 +68,76 @@ def track(
 
 
 class Tracker:
-    """Where a fold's numbers and pictures go. Every call returns at once; without a run behind it, it does nothing."""
+    """Where a run's numbers and pictures go. Calls return at once; without a W&B run behind it they do nothing."""
 
     def __init__(
         self, begin: "Callable[[], wandb.Run] | None", said: Callable[[str], Any] = print, patience: float = FINISH_SECONDS
-    ):
-        """`begin` starts the W&B run; none: nothing is tracked. `patience`: the seconds that finish() waits for uploads."""
+    ) -> None:
+        """`begin` starts the W&B run; none: nothing is tracked. `patience`: how long finish() waits, seconds."""
         self._begin, self._said, self._patience = begin, said, patience
-        self._calls: SimpleQueue[tuple[str, Callable[[wandb.Run], Any]]] = SimpleQueue()
-        self._started, self._closed, self._failed = threading.Event(), begin is None, False
-        self._where = ""
+        self._calls: SimpleQueue[tuple[str, Callable[[Any], Any]]] = SimpleQueue()
+        self._started, self._failed, self._where = threading.Event(), False, ""
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         if begin is not None:
+            _open.add(self)
             self._thread.start()
             if not self._started.wait(START_SECONDS):
                 self._give_up(f"not started within {START_SECONDS:g} s")
-            atexit.register(self.finish)  # where an error ends the program; before W&B's own hook, which came first
 
     def log(self, row: dict[str, float]) -> None:
-        """An epoch's row of history.csv, "epoch" included. W&B's step is the epoch too: a resumed fold repeats none."""
-        row = dict(row)
-        self._post("logging an epoch", lambda run: run.log(row, step=int(row["epoch"]), commit=True))
+        """An epoch's row of history.csv, "epoch" included, which is W&B's step too: a resumed fold counts on from there."""
+        self._post("logging an epoch", lambda run, row=dict(row): run.log(row, step=int(row["epoch"]), commit=True))
 
     def log_confusion(self, labels: "np.ndarray", predicted: "np.ndarray", classes: Sequence[str]) -> None:
-        """How often each class, by row, was taken for each other; `labels` and `predicted`: class indices, shape (rows,)."""
-        indices, names = (labels.tolist(), predicted.tolist()), list(classes)
-        self._post("the confusion matrix", lambda run: run.log({"confusion_matrix": _confusion(*indices, names)}))
+        """How often each class is taken for each other one; `labels` and `predicted`: class indices, shape (rows,)."""
+        given = labels.tolist(), predicted.tolist(), list(classes)
+        self._post("the confusion matrix", lambda run: run.log({"confusion_matrix": _confusion(*given)}))
 
     def log_worst(self, rows: list[dict[str, Any]]) -> None:
-        """A table with pictures of validation images; each row has id, path (of the image), label, predicted and loss."""
-        rows = [dict(row) for row in rows]
-        self._post("the worst images", lambda run: run.log({"worst_images": _table(rows)}))
+        """A table with pictures of validation images. A row has: id, path (of the image), label, predicted, loss."""
+        self._post("the worst images", lambda run, rows=list(rows): run.log({"worst_images": _table(rows)}))
 
     def log_artifact(self, name: str, type: str, files: list[Path]) -> None:
-        """Files kept with the run, under `name` less the characters that W&B refuses. They stay where they are, uncopied."""
-        name, paths = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII), [Path(file).resolve() for file in files]
-        self._post(f"the artifact {name}", lambda run: run.log_artifact(_artifact(name, type, paths)))
+        """Files kept with the run, named `name` less the characters that W&B refuses. They must stay where they are."""
+        name, files = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:128], [Path(file).resolve() for file in files]
+        self._post(f"the artifact {name}", lambda run: run.log_artifact(_artifact(name, type, files)))
 
     def summarize(self, values: dict[str, float | str]) -> None:
         """The run's final scores: the columns by which the dashboard compares runs."""
-        values = dict(values)
-        self._post("the scores", lambda run: run.summary.update(values))
+        self._post("the scores", lambda run, values=dict(values): run.summary.update(values))
 
     def finish(self) -> None:
         """Ends the run and waits for its uploads, though no longer than `patience`; they then go on in the background."""
-        if self._closed:
+        if self not in _open:
             return
         self._post("finishing", lambda run: run.finish())
-        self._closed = True
-        atexit.unregister(self.finish)
+        _open.discard(self)
         self._thread.join(self._patience)
         if self._thread.is_alive():
+            _unreachable.set()
             self._give_up(f"uploads not done after {self._patience:g} s")
 
-    def _post(self, what: str, call: "Callable[[wandb.Run], Any]") -> None:
-        if not self._closed:
+    def _post(self, what: str, call: Callable[[Any], Any]) -> None:
+        if self in _open:
             self._calls.put((what, call))
 
     def _work(self) -> None:
-        """The thread's life: start the run, make the posted calls in their order, stop after finish()'s."""
-        run = self._guarded("starting", self._begin)
-        self._where = _where(run) if run is not None else ""
+        """The thread's life: start the run, make the posted calls in their order, end with finish()'s."""
+        run = self._guarded("starting", self._start)
         self._started.set()
-        what = "" if run is not None else "finishing"
+        what = "finishing" if run is None else "starting"
         while what != "finishing":
             what, call = self._calls.get()
             if what == "finishing" or not self._failed:
                 self._guarded(what, lambda call=call: call(run))
 
+    def _start(self) -> Any:
+        run = self._begin()
+        self._where = _where(run)
+        return run
+
     def _guarded(self, what: str, call: Callable[[], Any]) -> Any:
-        """The one place where W&B's failures end. SystemExit too: W&B raises it where its service can't go on."""
+        """The one place where W&B's failures end. SystemExit too: W&B raises it where its service has crashed."""
         try:
             return call()
         except (Exception, SystemExit) as error:
@@ -142,7 +150,7 @@ class Tracker:
             self._said(f"W&B: {why}. Training goes on{remedy}")
 
 
-# W&B's side: what stands below imports wandb
+# Starting and stopping W&B
 
 
 def _mode(wanted: str, said: Callable[[str], Any]) -> str:
@@ -151,27 +159,18 @@ def _mode(wanted: str, said: Callable[[str], Any]) -> str:
         return wanted
     try:
         settings = _set_up().settings
-        ambient = {"dryrun": "offline", "offline": "offline", "disabled": "disabled"}.get(settings.mode, "online")
-        mode = "online" if wanted == "online" else ambient
-        found = mode != "online" or _has_key(settings.base_url)
+        if wanted == "auto" and settings.mode in ("offline", "dryrun", "disabled"):
+            return settings.mode.replace("dryrun", "offline")
+        found = _has_key(settings.base_url)
     except Exception as error:
         said(f"W&B: {_one_line(error)}. Training goes on without it")
         return "disabled"
     if not found and wanted == "online":
         raise UserError(
-            f"tracking.mode: online needs a W&B API key for {settings.base_url}, and none (or no valid one) is found: "
-            "run `wandb login`, set WANDB_API_KEY, or choose --tracking.mode offline"
+            f"tracking.mode: online needs a W&B API key for {settings.base_url}, and none (or none of the right form) is "
+            "found: run `wandb login`, set WANDB_API_KEY, or choose --tracking.mode offline"
         )
-    return mode if found else "offline"
-
-
-def _set_up() -> Any:
-    """W&B's settings and service for this process. Its chatter is off; its warnings stay, as they tell of refused uploads."""
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else it delays the exit by 10 s where the server hangs
-    os.environ.setdefault("WANDB_DATA_DIR", os.path.abspath("wandb"))  # pictures not yet uploaded: beside the runs, not at home
-    import wandb
-
-    return wandb.setup(wandb.Settings(show_info=False))
+    return "online" if found else "offline"
 
 
 def _has_key(host: str) -> bool:
@@ -185,26 +184,69 @@ def _has_key(host: str) -> bool:
         return False
 
 
+def _set_up() -> Any:
+    """W&B's service for this process. Its chatter is off; its warnings stay, as they alone tell of refused uploads."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else it delays the exit by 10 s where the server hangs
+    os.environ.setdefault("WANDB_DATA_DIR", os.path.abspath("wandb"))  # pictures to upload: beside the runs, not at home
+    import wandb
+
+    service = wandb.setup(wandb.Settings(show_info=False))
+    atexit.unregister(_at_exit)
+    atexit.register(_at_exit)  # the last to come is the first to run: before W&B's own hook, which waits without a limit
+    return service
+
+
+def _at_exit() -> None:
+    for tracker in list(_open):
+        tracker.finish()
+    _tear_down()
+
+
+def _tear_down() -> None:
+    """Stops W&B's service, and with it the hook by which W&B would wait for it at exit."""
+
+    def stop() -> None:
+        import wandb
+
+        with contextlib.suppress(Exception, SystemExit):
+            wandb.teardown()
+
+    thread = threading.Thread(target=stop, name="tracking-end", daemon=True)
+    thread.start()
+    thread.join(EXIT_SECONDS)
+
+
 def _begin(mode: str, described: dict[str, Any], said: Callable[[str], Any]) -> "wandb.Run":
-    """Starts the W&B run, offline where the server does not answer, and says in one line where it is."""
+    """Starts the W&B run, offline where the server can't be used, and says in one line where it is."""
     if mode == "online" and not _unreachable.is_set():
         try:
+            _probe(_set_up().settings.base_url)
             run = _init("online", described)
             said(f"W&B: {run.url}")
             return run
         except Exception as error:
             _unreachable.set()
-            said(f"W&B: the server can't be reached, so this goes on offline ({_one_line(error)})")
-            _set_up().assert_service().inform_finish(described["id"])  # else the id counts as in use
+            said(f"W&B: offline from here on, as the server can't be used ({_one_line(error)})")
+            if not isinstance(error, OSError):
+                _tear_down()  # a start that failed would keep the id in use
     run = _init("offline", described)
     said(f"W&B: offline run in {_where(run)}; `wandb sync {_where(run)}` uploads it")
     return run
 
 
+def _probe(host: str) -> None:
+    """Raises OSError where nothing answers at `host`: cheaper to find out so than by a start that fails."""
+    unchecked = ssl._create_unverified_context()  # an answer is all that counts, and nothing secret is sent
+    with contextlib.suppress(urllib.error.HTTPError):  # an answer as well
+        urllib.request.urlopen(host, timeout=PROBE_SECONDS, context=unchecked).close()
+
+
 def _init(mode: str, described: dict[str, Any]) -> "wandb.Run":
     _set_up()
+    import PIL.Image
     import wandb
 
+    PIL.Image.preinit()  # two trackers' threads that make their first picture at once would find half of the formats
     settings = wandb.Settings(
         silent=True,
         console="off",  # what the program prints is not captured
@@ -239,24 +281,27 @@ def _where(run: "wandb.Run") -> str:
     return os.path.relpath(Path(run.dir).parent)
 
 
-def _confusion(labels: list[int], predicted: list[int], names: list[str]) -> Any:
+# What is logged
+
+
+def _confusion(labels: list[int], predicted: list[int], classes: list[str]) -> Any:
     import wandb
 
-    return wandb.plot.confusion_matrix(y_true=labels, preds=predicted, class_names=names, title="Confusion matrix")
+    return wandb.plot.confusion_matrix(y_true=labels, preds=predicted, class_names=classes, title="Confusion matrix")
 
 
 def _table(rows: list[dict[str, Any]]) -> "wandb.Table":
     import wandb
 
-    columns = ["id", "image", "label", "predicted", "loss"]
-    data = [
-        [str(row["id"]), _thumbnail(row["path"]), str(row["label"]), str(row["predicted"]), float(row["loss"])] for row in rows
-    ]
-    return wandb.Table(columns=columns, data=data)
+    table = wandb.Table(columns=["id", "image", "label", "predicted", "loss"])
+    for row in rows:
+        image = _thumbnail(row["path"])
+        table.add_data(str(row["id"]), image, str(row["label"]), str(row["predicted"]), float(row["loss"]))
+    return table
 
 
 def _thumbnail(path: Path) -> "wandb.Image | None":
-    """The picture at most THUMBNAIL pixels wide and high, RGB; none where it can't be decoded."""
+    """The picture in RGB, at most THUMBNAIL pixels wide and high; none where it can't be decoded."""
     import cv2
     import wandb
 
@@ -271,9 +316,9 @@ def _thumbnail(path: Path) -> "wandb.Image | None":
 def _artifact(name: str, type: str, files: list[Path]) -> "wandb.Artifact":
     import wandb
 
-    artifact = wandb.Artifact(name[:128], type)
+    artifact = wandb.Artifact(name, type)
     for file in files:
-        artifact.add_file(str(file), policy="immutable", skip_cache=True)  # else W&B copies the weights twice
+        artifact.add_file(str(file), policy="immutable", skip_cache=True)  # else W&B would copy the weights twice
     return artifact
 
 

@@ -1,0 +1,338 @@
+"""Any model by one call: its head, its input, its weights, and what is refused."""
+
+import json
+import socket
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from huggingface_hub import constants as hub
+from safetensors.torch import save_file
+from torch import nn
+
+from src.config import ModelConfig
+from src.errors import UserError
+from src.models import backbone
+
+SMALL = ModelConfig(name="test_resnet", weights="none", image_size=64)
+CIFAR = ModelConfig(name="cifar_net", weights="none")
+CPU = torch.device("cpu")
+
+
+def same_weights(one: nn.Module, other: nn.Module, but: tuple[str, ...] = ()) -> bool:
+    ours, theirs = one.state_dict(), other.state_dict()
+    return all(torch.equal(ours[name], theirs[name]) for name in ours if not name.startswith(but))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same ImageNet-like weights as .safetensors and as .pth, in several wrappings; and damaged files."""
+    folder = tmp_path_factory.mktemp("weights")
+    state = pretrained().state_dict()
+    save_file(state, folder / "plain.safetensors")
+    torch.save(state, folder / "plain.pth")
+    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, folder / "wrapped.pth")
+    for name in ("plain.safetensors", "plain.pth"):
+        whole = (folder / name).read_bytes()
+        (folder / f"cut.{name}").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.pth").write_bytes(b"")
+    (folder / "text.pth").write_text("<html>Not found</html>")
+    (folder / "text.safetensors").write_text("<html>Not found</html>")
+    torch.save([1, 2], folder / "list.pth")
+    return folder
+
+
+def pretrained() -> nn.Module:
+    torch.manual_seed(1234)
+    return timm.create_model("test_resnet", num_classes=1000)
+
+
+# Making a model
+
+
+@pytest.mark.parametrize("name", ["cifar_net", "test_resnet", "test_vit"])
+def test_the_head_is_made_for_the_competitions_classes(name: str):
+    model, fed = backbone.create(ModelConfig(name=name, weights="none"), 7)
+    assert backbone.head(model).weight.shape[0] == 7
+    assert model(torch.zeros(2, 3, fed.size, fed.size)).shape == (2, 7)
+
+
+def test_a_head_of_two_layers_counts_as_one():
+    with torch.device("meta"):
+        model = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=3)
+    assert {name for name, _ in backbone.head(model).named_parameters()} == {"0.weight", "0.bias", "1.weight", "1.bias"}
+
+
+def test_the_seed_alone_decides_the_fresh_weights():
+    torch.manual_seed(99)
+    first, _ = backbone.create(SMALL, 3, seed=5)
+    torch.manual_seed(100)
+    again, _ = backbone.create(SMALL, 3, seed=5)
+    other, _ = backbone.create(SMALL, 3, seed=6)
+    assert same_weights(first, again)
+    assert not torch.equal(first.conv1[0].weight, other.conv1[0].weight)
+
+
+def test_dropout_and_further_arguments_reach_the_model():
+    config = ModelConfig(name="test_resnet", weights="none", dropout=0.3, drop_path=0.2, kwargs=("global_pool=max",))
+    model, _ = backbone.create(config, 2)
+    assert model.drop_rate == 0.3
+    assert model.global_pool.pool_type == "max"
+    assert any(getattr(module, "drop_prob", 0) > 0 for module in model.modules())
+
+
+@pytest.mark.parametrize("more", [{"kwargs": ("no_such=1",)}, {"drop_path": 0.1}])
+def test_an_argument_that_the_model_does_not_take_is_refused(more: dict):
+    with pytest.raises(UserError, match=r"model\.kwargs: cifar_net does not take them: .*unexpected keyword"):
+        backbone.create(ModelConfig(name="cifar_net", weights="none", **more), 2)
+
+
+@pytest.mark.parametrize(("name", "near"), [("resnt18", "resnet18"), ("cifarnet", "cifar_net"), ("alexnett", "alexnet")])
+def test_an_unknown_model_names_the_nearest(name: str, near: str):
+    with pytest.raises(UserError, match=rf"model\.name: '{name}' .*did you mean [^?]*\b{near}\b"):
+        backbone.create(ModelConfig(name=name, weights="none"), 2)
+
+
+def test_an_unknown_model_that_is_near_to_none_says_where_the_names_are():
+    with pytest.raises(UserError, match="list_models"):
+        backbone.create(ModelConfig(name="qqqqqqqqqqqq", weights="none"), 2)
+
+
+# Its input
+
+
+def test_size_mean_and_std_are_the_models_own():
+    _, fed = backbone.create(ModelConfig(name="test_resnet", weights="none"), 2)
+    own = timm.data.resolve_model_data_config(pretrained())
+    assert fed == backbone.ImageInput(own["input_size"][1], own["mean"], own["std"])
+    _, fed = backbone.create(CIFAR, 2)
+    assert fed == backbone.ImageInput(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def test_size_mean_and_std_can_be_overridden_one_by_one():
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    own = backbone.create(SMALL, 2)[1]
+    assert backbone.create(SMALL.model_copy(update={"image_size": 48}), 2)[1] == replace(own, size=48)
+    assert backbone.create(SMALL.model_copy(update={"mean": mean}), 2)[1] == replace(own, mean=mean)
+    assert backbone.create(SMALL.model_copy(update={"std": std}), 2)[1] == replace(own, std=std)
+
+
+def test_a_vision_transformer_is_made_for_the_image_size():
+    model, fed = backbone.create(ModelConfig(name="test_vit", weights="none", image_size=96), 2)
+    assert fed.size == 96
+    assert model.patch_embed.img_size == (96, 96)
+
+
+@pytest.mark.parametrize(("name", "size"), [("cifar_net", 64), ("test_vit", 100), ("test_convnext", 8)])
+def test_an_image_size_that_does_not_fit_is_refused(name: str, size: int):
+    with pytest.raises(UserError, match=rf"model\.image_size: {name} can't work with {size} pixels: \S"):
+        backbone.create(ModelConfig(name=name, weights="none", image_size=size), 2)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_normalising_is_x_over_255_less_mean_over_std(channels_last: bool):
+    fed = backbone.ImageInput(5, (0.1, 0.5, 0.7), (0.2, 0.3, 0.4))
+    images = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3), dtype=np.uint8)
+    images[0, 0, 0], images[0, 0, 1] = 0, 255
+    pixels = fed.normalise(torch.from_numpy(images), channels_last)
+    expected = (images.astype(np.float64) / 255 - fed.mean) / fed.std
+    assert pixels.shape == (3, 3, 5, 7)
+    assert pixels.dtype == torch.float32
+    np.testing.assert_allclose(pixels.numpy(), expected.transpose(0, 3, 1, 2), atol=2e-6)
+    assert pixels.is_contiguous(memory_format=torch.channels_last) == channels_last
+    assert pixels.is_contiguous() != channels_last
+
+
+# Its weights
+
+
+@pytest.mark.parametrize("file", ["plain.safetensors", "plain.pth", "wrapped.pth"])
+def test_weights_in_a_local_file_are_really_loaded_below_a_fresh_head(file: str, files: Path):
+    model, _ = backbone.create(ModelConfig(name="test_resnet", image_size=64, weights=str(files / file)), 3)
+    assert same_weights(model, pretrained(), but=("fc.",))
+    assert model.fc.weight.shape == (3, model.num_features)
+    assert float(model.fc.weight.detach().std()) > 0
+
+
+def test_a_head_of_the_right_size_is_loaded_too(files: Path):
+    model, _ = backbone.create(ModelConfig(name="test_resnet", image_size=64, weights=str(files / "plain.safetensors")), 1000)
+    assert same_weights(model, pretrained())
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+@pytest.mark.parametrize("name", ["cifar_net", "test_vit", "test_efficientnet"])
+def test_weights_of_another_architecture_are_refused(name: str, classes: int, files: Path):
+    with pytest.raises(UserError, match=rf"model\.weights: .*plain\.safetensors holds another architecture than {name}"):
+        backbone.create(ModelConfig(name=name, weights=str(files / "plain.safetensors")), classes)
+
+
+def test_weights_that_timm_takes_for_alexnet_without_a_word_are_refused(files: Path):
+    with pytest.raises(UserError, match=r"alexnet: 7 of its 7 layers are not in the file, the first is features\.0\.weight"):
+        backbone.create(ModelConfig(name="alexnet", weights=str(files / "plain.pth"), image_size=64), 2)
+
+
+@pytest.mark.parametrize(("larger", "smaller"), [("resnet34", {"name": "resnet18"}), ("test_vit", {"kwargs": ("depth=2",)})])
+def test_weights_of_a_deeper_model_of_the_same_family_are_refused(larger: str, smaller: dict, tmp_path: Path):
+    """timm takes them without a word: every layer of the smaller model is in the file."""
+    file = tmp_path / "larger.safetensors"
+    save_file(timm.create_model(larger).state_dict(), file)
+    with pytest.raises(UserError, match=r"holds a larger architecture .*: 16 layers of the file have no place in it"):
+        backbone.create(ModelConfig(**{"name": larger, "weights": str(file), **smaller}), 2)
+
+
+@pytest.mark.parametrize(
+    "file", ["cut.plain.safetensors", "cut.plain.pth", "empty.pth", "text.pth", "text.safetensors", "list.pth"]
+)
+def test_a_damaged_file_of_weights_is_refused_in_one_line(file: str, files: Path):
+    with pytest.raises(UserError, match=rf"model\.weights: \S*{file} is damaged, or not a file of test_resnet's weights") as told:
+        backbone.create(ModelConfig(name="test_resnet", image_size=64, weights=str(files / file)), 2)
+    assert "\n" not in str(told.value)
+
+
+def test_a_file_of_weights_that_is_not_there_is_named(tmp_path: Path):
+    with pytest.raises(UserError, match=r"model\.weights: .*absent\.pth: no such file"):
+        backbone.create(ModelConfig(name="test_resnet", weights=str(tmp_path / "absent.pth")), 2)
+
+
+@pytest.fixture
+def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub can't be reached, and nothing is in its cache."""
+    monkeypatch.setattr(backbone, "_hub_answers", lambda: False)
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)  # set by the code under test; put back at the end
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def test_an_unreachable_hub_gives_one_line_with_the_remedy_at_once(no_hub: Path):
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"test_resnet .*--model\.weights FILE\.safetensors.*--model\.weights none") as told:
+        backbone.create(ModelConfig(name="test_resnet"), 2)
+    assert time.monotonic() - started < 10
+    assert "\n" not in str(told.value)
+
+
+def test_weights_in_the_hubs_cache_load_without_the_hub(no_hub: Path):
+    source = timm.models.get_pretrained_cfg("test_resnet").hf_hub_id.partition("@")[0]
+    cached = no_hub / f"models--{source.replace('/', '--')}"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs/main").write_text("0" * 40)
+    (cached / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    save_file(pretrained().state_dict(), cached / "snapshots" / ("0" * 40) / "model.safetensors")
+    model, _ = backbone.create(ModelConfig(name="test_resnet"), 2)
+    assert same_weights(model, pretrained(), but=("fc.",))
+
+
+def test_a_model_without_weights_on_the_hub_says_so(no_hub: Path):
+    with pytest.raises(UserError, match=r"cifar_net has no pretrained weights on timm's hub; use --model\.weights none"):
+        backbone.create(ModelConfig(name="cifar_net"), 2)
+
+
+def test_the_hub_is_asked_with_a_limit_and_a_proxy_is_trusted(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def refuse(address: tuple[str, int], timeout: float) -> None:
+        asked.append((address, timeout))
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert not backbone._hub_answers()
+    assert asked[0][1] <= 5
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    assert backbone._hub_answers()
+    assert len(asked) == 1
+
+
+# What is frozen
+
+
+def test_a_frozen_backbone_leaves_only_the_head_to_learn():
+    model, _ = backbone.create(SMALL, 3)
+    backbone.freeze(model, "backbone")
+    backbone.train_mode(model, "backbone")
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {"fc.weight", "fc.bias"}
+    assert {name for name, module in model.named_modules() if module.training} == {"fc"}
+
+
+def test_frozen_norms_keep_their_statistics_while_everything_learns():
+    model, _ = backbone.create(SMALL, 3)
+    backbone.freeze(model, "norm")
+    backbone.train_mode(model, "norm")
+    assert all(p.requires_grad for p in model.parameters())
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms
+    assert not any(module.training for module in norms)
+    assert model.training
+    assert model.fc.training
+
+
+def test_nothing_is_frozen_unless_asked_for():
+    model, _ = backbone.create(SMALL, 3)
+    backbone.freeze(model, "none")
+    backbone.train_mode(model, "none")
+    assert all(p.requires_grad for p in model.parameters())
+    assert all(module.training for module in model.modules())
+
+
+# On disk
+
+
+def card_of(fed: backbone.ImageInput, **more) -> backbone.Card:
+    fields = {
+        "competition": "shopee", "run": "a", "fold": "0", "name": "test_resnet", "kwargs": (), "classes": ("00", "01"),
+        "input": fed, "resize": "crop", "folds_sha256": "ab", "epochs": 3, "scores": {"val_log_loss": 0.1, "val_accuracy": 1.0},
+    }  # fmt: skip
+    return backbone.Card(**fields | more)
+
+
+def test_a_saved_model_comes_back_with_equal_logits_and_card(tmp_path: Path):
+    model, fed = backbone.create(SMALL.model_copy(update={"mean": (0.1, 0.2, 0.3)}), 2, seed=3)
+    model(torch.rand(4, 3, fed.size, fed.size))
+    model = model.to(memory_format=torch.channels_last)
+    backbone.save(model, card_of(fed), tmp_path / "model.safetensors")
+    loaded, card = backbone.load(tmp_path / "model.safetensors", CPU)
+    assert card == card_of(fed)
+    assert not loaded.training
+    images = torch.rand(2, 3, fed.size, fed.size)
+    with torch.inference_mode():
+        assert torch.equal(loaded(images), model.eval().to(memory_format=torch.contiguous_format)(images))
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_model_of_another_size_and_with_arguments_comes_back(tmp_path: Path):
+    config = ModelConfig(name="test_vit", weights="none", image_size=96, kwargs=("depth=2",))
+    model, fed = backbone.create(config, 2)
+    backbone.save(model, card_of(fed, name="test_vit", kwargs=config.kwargs), tmp_path / "model.safetensors")
+    loaded, _ = backbone.load(tmp_path / "model.safetensors", CPU)
+    images = torch.rand(1, 3, 96, 96)
+    with torch.inference_mode():
+        assert torch.equal(loaded(images), model.eval()(images))
+
+
+def test_equal_models_give_equal_bytes(tmp_path: Path):
+    for name in ("one", "two"):
+        model, fed = backbone.create(SMALL, 2, seed=8)
+        backbone.save(model, card_of(fed), tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_file_that_is_not_a_whole_model_of_ours_is_refused(tmp_path: Path):
+    model, fed = backbone.create(CIFAR, 2)
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(UserError, match=r"model\.safetensors: no such model; train the fold first"):
+        backbone.read_card(path)
+    backbone.save(model, card_of(fed), path)
+    whole = path.read_bytes()
+    for damaged in (whole[:-100], whole[:20], b"", b"\0" * 1000):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"not a model that train\.py wrote"):
+            backbone.load(path, CPU)
+    for metadata in (None, {"card": "{"}, {"card": json.dumps({"run": "a"})}):
+        save_file(model.state_dict(), path, metadata=metadata)
+        with pytest.raises(UserError, match=r"not a model that train\.py wrote"):
+            backbone.load(path, CPU)
