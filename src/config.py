@@ -151,7 +151,7 @@ class DataConfig(Section):
 
 
 class TrainConfig(Section):
-    epochs: int = knob(10, "passes over the training rows", ge=1)
+    epochs: int = knob(10, "passes over the training rows; 0 with head: probe is the linear probe alone", ge=0)
     batch_size: int = knob(64, "images in a step of one process", ge=1)
     lr: float = knob(1e-3, "peak learning rate of the head", gt=0, le=100)
     backbone_lr_scale: float = knob(1.0, "the backbone learns at lr times this", gt=0, le=1)
@@ -167,6 +167,10 @@ class TrainConfig(Section):
     ema: float = knob(0.0, "average the weights over about this share of the run's steps; 0: off", ge=0, lt=1)
     mixup: float = knob(0.0, "alpha of mixup; 0: off", ge=0)
     cutmix: float = knob(0.0, "alpha of cutmix; 0: off", ge=0)
+    head: Literal["random", "probe"] = knob(
+        "random", "how the head starts: probe: as the logistic regression on the frozen backbone's features"
+    )
+    probe_strength: float = knob(1e-4, "C of that regression, on standardised features: the inverse of the penalty", gt=0)
     freeze: Literal["none", "norm", "backbone"] = knob(
         "none", "what does not learn: nothing, the BatchNorm statistics, or everything below the head"
     )
@@ -178,6 +182,12 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = knob("auto", "auto: bf16 where the GPU has it, else fp16; fp32 on CPU")
     channels_last: bool = knob(True, "memory format of images and weights; faster for convolutions on CPU and GPU alike")
     steps_per_epoch: int | None = knob(None, "cut each epoch after this many steps, for trying things out", ge=1)
+
+    @model_validator(mode="after")
+    def _zero_epochs_need_a_probe(self) -> "TrainConfig":
+        if self.epochs == 0 and self.head != "probe":
+            raise ValueError("epochs: 0 trains nothing; with head: probe it is the linear probe alone")
+        return self
 
     @model_validator(mode="after")
     def _mixing_needs_pairs(self) -> "TrainConfig":
@@ -398,7 +408,7 @@ def _explain(error: ValidationError, origin: dict[str, str]) -> str:
             key = key.rpartition(".")[0]
         place = _place(key, origin)
         if finding["type"] == "extra_forbidden":
-            near = nearest(key, [*Config.model_fields, "base", *known])
+            near = nearest(key, [*known] if "." in key else [*Config.model_fields, "base", *known])
             said = f"unknown key{near or '; known are ' + ', '.join(_siblings(key))}"
         elif finding["type"] == "value_error":
             said = str(finding["ctx"]["error"])

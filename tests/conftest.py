@@ -9,9 +9,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"  # real competition data, where it is at hand
+
+settings.register_profile("repository", deadline=None, max_examples=40)  # no deadline: shared cores stall now and then
+settings.load_profile("repository")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tiny models on busy cores: torch's threads wait for each other ten times longer than they compute."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture

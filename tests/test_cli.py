@@ -83,7 +83,7 @@ def test_none_takes_back_a_knob_that_the_file_sets(knob, value, form, word):
     assert config == Config()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.floats(1e-9, 100), st.integers(2, 100), st.booleans())
 def test_numbers_arrive_as_they_were_written(lr, folds, flag):
     _, config = parse("--train.lr", repr(lr), "--data.folds", str(folds), "--train.channels_last", str(flag).lower())

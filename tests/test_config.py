@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -243,7 +243,6 @@ configs = st.builds(
 )
 
 
-@settings(max_examples=30, deadline=None)
 @given(configs)
 def test_a_dumped_configuration_is_read_back_as_it_was(config):
     tree = yaml.safe_load(configuration.dump(config))

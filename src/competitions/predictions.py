@@ -31,7 +31,7 @@ class Predictions:
         order = {id: i for i, id in enumerate(self.ids)}
         absent = [id for id in ids if id not in order]
         if absent:
-            raise UserError(f"{len(absent)} of {len(ids)} rows have no prediction, the first is {absent[0]!r}")
+            raise UserError(f"{len(absent)} of {len(ids)} rows have no prediction, the first is {str(absent[0])!r}")
         rows = np.array([order[id] for id in ids], dtype=np.int64)
         return Predictions(self.ids[rows], self.logits[rows], self.classes)
 
@@ -55,7 +55,7 @@ class Predictions:
             raise UserError(f"{path}: not a file of predictions ({error}); remove it and make it again") from None
         if not np.isfinite(predictions.logits).all():
             row = int(np.flatnonzero(~np.isfinite(predictions.logits).all(axis=1))[0])
-            raise UserError(f"{path}: row {predictions.ids[row]!r} holds NaN or infinity")
+            raise UserError(f"{path}: row {str(predictions.ids[row])!r} holds NaN or infinity")
         return predictions
 
 

@@ -106,7 +106,14 @@ def locate(config: Config) -> Path:
         return Path(config.data.root)
     own = Path("data") / competition.name
     kaggle = [KAGGLE_INPUT / competition.slug, KAGGLE_INPUT / "competitions" / competition.slug] if competition.slug else []
-    return next((root for root in (own, *kaggle) if root.is_dir() and any(root.iterdir())), own)
+    places = [*kaggle, own] if _unpacked_from_elsewhere(own) else [own, *kaggle]
+    return next((root for root in places if root.is_dir() and any(root.iterdir())), own)
+
+
+def _unpacked_from_elsewhere(own: Path) -> bool:
+    """Whether it holds what was unpacked, perhaps in part, from archives that lie in a read-only folder."""
+    unpacked = (own / archive.MARKER).is_file() or any(own.glob(".*.zip.partial"))
+    return unpacked and not any(own.glob("*.zip"))
 
 
 def _ready(config: Config, said: Callable[[str], None]) -> Path:
@@ -116,7 +123,7 @@ def _ready(config: Config, said: Callable[[str], None]) -> Path:
         said(f"digits: written to {root}")
     if root.is_dir() and any(root.glob("*.zip")):
         root = _unpacked(root, competition, said)
-    needed = [competition.train_csv or f"{tables.prefix(competition.train_images)}/"]
+    needed = [competition.train_csv or f"{tables.prefix(competition.train_images) or '.'}/"]
     absent = [name for name in needed if not (root / name).exists()]
     if absent:
         raise UserError(_how_to_get(config, root, absent))
@@ -126,11 +133,11 @@ def _ready(config: Config, said: Callable[[str], None]) -> Path:
 def _unpacked(root: Path, competition: CompetitionConfig, said: Callable[[str], None]) -> Path:
     """Unpack the archives where they lie, or below data/ where that folder is read-only."""
     target = root if os.access(root, os.W_OK) else Path("data") / competition.name
+    target.mkdir(parents=True, exist_ok=True)
+    archive.unpack_all(root, target, said)
     if target != root:
-        target.mkdir(parents=True, exist_ok=True)
         for table in root.glob("*.csv"):
             shutil.copyfile(table, target / table.name)
-    archive.unpack_all(root, target, said)
     return target
 
 

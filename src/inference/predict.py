@@ -118,7 +118,7 @@ def _predict_fold(
 
 def _held_out(run: Run, fold: str, prepared: prepare.Prepared) -> pd.DataFrame:
     """id and path of the fold's validation rows, in the order of oof.npz."""
-    ids = Predictions.load(run.fold(fold) / "oof.npz").ids
+    ids = Predictions.load(run.fold(fold) / "oof.npz").ids.tolist()
     known = prepared.train.set_index("id")
     lost = [id for id in ids if id not in known.index or not known.at[id, "found"]]
     if lost:

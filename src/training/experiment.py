@@ -79,11 +79,11 @@ def _still_to_train(
 
 
 def _epochs(folder: Path) -> int:
-    """How many epochs of a fold are in its history.csv and kept in its model."""
+    """How many epochs of a fold are in its history.csv, where there is a model of them; -1: none."""
     history = folder / "history.csv"
     if not history.is_file() or not (folder / "model.safetensors").is_file():
-        return 0
-    return len(pd.read_csv(history))
+        return -1
+    return int(pd.read_csv(history)["epoch"].max())
 
 
 def _precision(config: Config, device: object) -> str:

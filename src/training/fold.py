@@ -22,7 +22,7 @@ from src.config import FULL, Config
 from src.data.augmentation import Augmentation
 from src.data.loader import Images, OrderedBatches, ShuffledBatches, choose_workers, make_loader
 from src.models import backbone
-from src.training import checkpoint, tracking
+from src.training import checkpoint, probe, tracking
 from src.training.device import choose_device, choose_precision, peak_memory
 from src.training.loop import Training, progress, train_epoch, validate
 from src.training.optimizer import make_optimizer, make_scheduler
@@ -39,6 +39,11 @@ class FoldData:
     classes: tuple[str, ...]
     train: pd.DataFrame
     held_out: pd.DataFrame
+
+    def labels(self, rows: pd.DataFrame) -> np.ndarray:
+        """(n,) int64: the class indices of `rows`."""
+        index = {name: i for i, name in enumerate(self.classes)}
+        return rows["label"].map(index).to_numpy(dtype=np.int64, copy=True)
 
 
 class Interrupted(Exception):
@@ -57,18 +62,32 @@ def train_fold(
     folder.mkdir(parents=True, exist_ok=True)
     device = choose_device(config.train.device)
     workers = choose_workers(config.data.workers, device)
-    training, card = _prepare(run, config, fold, data, folds_sha256, device)
-    if resume and (folder / "last.pt").is_file():
+    begun = resume and (folder / "last.pt").is_file()
+    started = time.perf_counter()
+    training, card = _prepare(run, config, fold, data, folds_sha256, device, begun, said)
+    if begun:
         training.load_state_dict(checkpoint.load(folder / "last.pt"))
         said(f"fold {fold}: goes on at epoch {training.position.epoch + 1}, step {training.position.step + 1}")
     loader, held_out = _loaders(config, data, training, workers)
-    index = {name: i for i, name in enumerate(data.classes)}
-    labels = torch.from_numpy(data.train["label"].map(index).to_numpy(dtype=np.int64, copy=True)).to(device)
-    truth = data.held_out["label"].map(index).to_numpy(dtype=np.int64)
+    labels = torch.from_numpy(data.labels(data.train)).to(device)
+    truth = data.labels(data.held_out)
     ids = data.held_out["id"].to_numpy(dtype=str)
     tracker = tracking.track(config, run.name, "train", folder, fold, said)
-    oof, said_at = None, time.monotonic()
+    said_at = time.monotonic()
+
+    def end_epoch(row: dict[str, float], title: str) -> None:
+        oof, started = None, time.perf_counter()
+        if held_out is not None:
+            oof = validate(training, held_out, ids, data.classes, f"fold {fold}  validation")
+            row |= _scores(oof, truth, config.competition.metric)
+        row["seconds"] = round(row["seconds"] + time.perf_counter() - started, 3)
+        said(f"{title}  {_line(row)}")
+        _end_epoch(training, row, oof, card, folder, config)
+        tracker.log(row)
+
     with _stop_on_signals() as stop:
+        if config.train.head == "probe" and not training.history:
+            end_epoch({"epoch": 0, "seconds": time.perf_counter() - started}, f"fold {fold}  linear probe")
         while not (training.finished or stop):
             epoch = training.position.epoch + 1
             title = f"fold {fold}  epoch {epoch}/{config.train.epochs}"
@@ -77,13 +96,7 @@ def train_fold(
                 if stop:
                     checkpoint.save(training.state_dict(), folder / "last.pt")
                     raise Interrupted(fold)
-            row = _row(training)
-            if held_out is not None:
-                oof = validate(training, held_out, ids, data.classes, f"fold {fold}  validation")
-                row |= _scores(oof, truth, config.competition.metric)
-            said(f"{title}  {_line(row)}")
-            _end_epoch(training, row, oof, card, folder, config)
-            tracker.log(row)
+            end_epoch(_row(training), title)
     if training.finished:
         _report(tracker, run, fold, data, truth, folder)
     tracker.finish()
@@ -92,7 +105,14 @@ def train_fold(
 
 
 def _prepare(
-    run: Run, config: Config, fold: str, data: FoldData, folds_sha256: str, device: torch.device
+    run: Run,
+    config: Config,
+    fold: str,
+    data: FoldData,
+    folds_sha256: str,
+    device: torch.device,
+    begun: bool,
+    said: Callable[[str], None],
 ) -> tuple[Training, backbone.Card]:
     train = config.train
     dtype, _ = choose_precision(train, device)
@@ -100,6 +120,10 @@ def _prepare(
     backbone.freeze(model, train.freeze)
     memory = torch.channels_last if train.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=memory)
+    if train.head == "probe" and not begun:
+        probe.start_head(
+            model, fed, config, data.root, data.train, data.labels(data.train), data.held_out, len(data.classes), device, said
+        )
     optimizer = make_optimizer(model, train)
     smoothed = {"label_smoothing": train.label_smoothing, "num_classes": len(data.classes)}
     mixed = bool(train.mixup or train.cutmix)
@@ -165,16 +189,15 @@ def _scores(oof: Predictions, truth: np.ndarray, metric: str) -> dict[str, float
 
 
 def _line(row: dict[str, float]) -> str:
-    shown = [
-        f"loss {row['train_loss']:.4f}",
-        *(f"{name} {value:.4f}" for name, value in row.items() if name.startswith("val_")),
-    ]
-    shown += [
-        f"lr {row['lr']:.1e}",
-        f"{row['img_per_s']:.0f} img/s",
-        f"data {row['data_wait']:.0%}",
-        f"{row['memory_gb']:.1f} GB",
-    ]
+    shown = [f"loss {row['train_loss']:.4f}"] if "train_loss" in row else []
+    shown += [f"{name} {value:.4f}" for name, value in row.items() if name.startswith("val_")]
+    if "img_per_s" in row:
+        shown += [
+            f"lr {row['lr']:.1e}",
+            f"{row['img_per_s']:.0f} img/s",
+            f"data {row['data_wait']:.0%}",
+            f"{row['memory_gb']:.1f} GB",
+        ]
     return "  ".join([*shown, time.strftime("%H:%M:%S", time.gmtime(row["seconds"]))])
 
 
@@ -194,7 +217,7 @@ def _end_epoch(
         kept = backbone.Card(**{**card.__dict__, "epochs": int(row["epoch"]), "scores": scores})
         backbone.save(training.averaged(), kept, folder / "model.safetensors")
     training.history.append(row)
-    training.position = type(training.position)(epoch=training.position.epoch + 1)
+    training.position = type(training.position)(epoch=int(row["epoch"]))
     partial = folder / ".history.csv.partial"
     pd.DataFrame(training.history).to_csv(partial, index=False)
     os.replace(partial, folder / "history.csv")

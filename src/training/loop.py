@@ -1,7 +1,7 @@
 """One epoch, top to bottom, in plain torch. What is trained stands in `Training`; where it stands, in `Position`."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -209,15 +209,32 @@ def predict(
     views: "identity", "hflip"; the images are turned on the device.
     """
     model.eval()
+
+    def mean_of_views(pixels: torch.Tensor) -> torch.Tensor:
+        with autocast:
+            logits = [model(seen).float() for seen in see(pixels, views)]
+        return logits[0] if len(views) == 1 else mean_view(torch.stack(logits))
+
+    return over_images(mean_of_views, loader, fed, device, channels_last, title)
+
+
+def over_images(
+    compute: Callable[[torch.Tensor], torch.Tensor], loader: DataLoader, fed: ImageInput, device: torch.device,
+    channels_last: bool, title: str,
+) -> np.ndarray:  # fmt: skip
+    """`compute` of every batch of normalised images (n, 3, H, W), put together in the order of the rows: (rows, …)."""
     parts, numbers = [], []
     for rows, images in tqdm(read_batches(loader), desc=title, unit="batch", total=len(loader), leave=False, disable=None):
-        pixels = fed.normalise(images.to(device, non_blocking=True), channels_last)
-        with autocast:
-            logits = [model(pixels.flip(3) if view == "hflip" else pixels).float() for view in views]
-        parts.append(logits[0] if len(views) == 1 else mean_view(torch.stack(logits)))
+        parts.append(compute(fed.normalise(images.to(device, non_blocking=True), channels_last)))
         numbers.append(rows)
     order = np.argsort(np.concatenate(numbers), kind="stable")
     return torch.cat(parts).cpu().numpy()[order]
+
+
+def see(pixels: torch.Tensor, views: tuple[str, ...]) -> Iterator[torch.Tensor]:
+    """The batch (n, 3, H, W) in each view: as it is, or its mirror image."""
+    for view in views:
+        yield pixels.flip(3) if view == "hflip" else pixels
 
 
 def mean_view(logits: torch.Tensor) -> torch.Tensor:

@@ -11,14 +11,14 @@ from src.models.backbone import head
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Any of timm's optimisers over `parameter_groups`. Raises UserError for an unknown name."""
+    """Any of timm's optimisers over `parameter_groups`. Raises UserError for an unknown name, or values that it refuses."""
     try:
         return timm.optim.create_optimizer_v2(
             parameter_groups(model, config), opt=config.optimizer, lr=config.lr, momentum=config.momentum
         )
     except ValueError as error:
         if "Optimizer" not in str(error) and config.optimizer not in str(error):
-            raise
+            raise UserError(f"train.optimizer: {config.optimizer}: {error}") from None
         close = [name for name in timm.optim.list_optimizers() if name[:3] == config.optimizer[:3].lower()]
         raise UserError(
             f"train.optimizer: timm has no {config.optimizer!r}; near it are {', '.join(close or ['adamw', 'sgd', 'lamb'])}"

@@ -188,7 +188,7 @@ def test_weights_of_a_deeper_model_of_the_same_family_are_refused(larger: str, s
     "file", ["cut.plain.safetensors", "cut.plain.pth", "empty.pth", "text.pth", "text.safetensors", "list.pth"]
 )
 def test_a_damaged_file_of_weights_is_refused_in_one_line(file: str, files: Path):
-    with pytest.raises(UserError, match=rf"model\.weights: \S*{file} is damaged, or not a file of test_resnet's weights") as told:
+    with pytest.raises(UserError, match=rf"{file} is damaged, or not a file of test_resnet's weights") as told:
         backbone.create(ModelConfig(name="test_resnet", image_size=64, weights=str(files / file)), 2)
     assert "\n" not in str(told.value)
 

@@ -1,0 +1,128 @@
+"""A linear probe: the head as the converged logistic regression on the frozen backbone's features.
+
+With `train.epochs: 0` that is the whole model, five folds in minutes on a laptop, as the features are computed once for all
+folds. With epochs it is where fine-tuning starts: a random head would first wash pretrained features away (Kumar et al.
+2022, "Fine-Tuning can Distort Pretrained Features", LP-FT).
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from src.config import Config
+from src.data.loader import Images, OrderedBatches, choose_workers, make_loader
+from src.errors import UserError
+from src.models.backbone import ImageInput, head
+from src.training.loop import over_images, see
+
+FEATURES = Path("runs") / ".features"  # shared by all runs
+
+
+def start_head(
+    model: nn.Module, fed: ImageInput, config: Config, root: Path, train: pd.DataFrame, labels: np.ndarray,
+    held_out: pd.DataFrame, classes: int, device: torch.device, said: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Fit the head on the fold's training rows (labels (n,) int64); features of the held-out rows are kept for other folds."""
+    linear_head(model)
+    both = pd.concat([train, held_out])
+    features = cached_features(model, fed, config, root, both, device, FEATURES, said)
+    fit_head(model, np.stack(features.loc[train["id"]].to_list()), labels, classes, config.train.probe_strength)
+
+
+def fit_head(model: nn.Module, features: np.ndarray, labels: np.ndarray, classes: int, strength: float) -> None:
+    """Set the model's head to the logistic regression of `labels` (n,) int64 on `features` (n, views, d) float32.
+
+    The views' mean is what is regressed on. Features are standardised for the fit, so that `strength` (C, the inverse of
+    the penalty) means the same for every backbone; the scaling is then folded into the weights.
+    Raises UserError where the head is not one linear layer.
+    """
+    layer = linear_head(model)
+    seen = features.mean(axis=1, dtype=np.float64)
+    mean, scale = seen.mean(axis=0), seen.std(axis=0) + 1e-6
+    fitted = LogisticRegression(C=strength, max_iter=1000, tol=1e-5).fit((seen - mean) / scale, labels)
+    if list(fitted.classes_) != list(range(classes)):
+        raise UserError(f"train.head: a probe needs every class in the training rows; {len(fitted.classes_)} of {classes} are")
+    weights, biases = fitted.coef_ / scale, fitted.intercept_
+    if classes == 2:  # one row: the logit of the second class
+        weights, biases = np.vstack([-weights / 2, weights / 2]), np.array([-biases[0] / 2, biases[0] / 2])
+    biases = biases - weights @ mean
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weights))
+        layer.bias.copy_(torch.from_numpy(biases))
+
+
+def linear_head(model: nn.Module) -> nn.Linear:
+    """The model's head. Raises UserError where it is not one linear layer with a bias."""
+    layer = head(model)
+    if not isinstance(layer, nn.Linear) or layer.bias is None:
+        raise UserError(f"train.head: a probe needs a model whose head is one linear layer, not {type(layer).__name__}")
+    return layer
+
+
+def cached_features(
+    model: nn.Module, fed: ImageInput, config: Config, root: Path, rows: pd.DataFrame, device: torch.device, folder: Path,
+    said: Callable[[str], None],
+) -> pd.Series:  # fmt: skip
+    """Each id's features (views, d) float32: computed once and kept in `folder`, whatever the fold.
+
+    The file is named after all that decides them: weights, input, rows, views. rows: id, path, in any order.
+    """
+    rows = rows.sort_values("id")
+    views = ("identity", *config.competition.label_preserving)
+    path = folder / f"{config.model.name}-{_key(model, fed, config, root, rows, views)}.npy"
+    if path.is_file():
+        features = np.load(path, mmap_mode="r")
+    else:
+        said(f"features of {len(rows):,} rows in {len(views)} views: computed once, kept in {path}")
+        features = _compute(model, fed, config, root, rows, views, device)
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        with open(partial, "wb") as file:
+            np.save(file, features)
+        os.replace(partial, path)
+    return pd.Series(list(features), index=rows["id"].to_numpy())
+
+
+@torch.inference_mode()
+def _compute(
+    model: nn.Module,
+    fed: ImageInput,
+    config: Config,
+    root: Path,
+    rows: pd.DataFrame,
+    views: tuple[str, ...],
+    device: torch.device,
+) -> np.ndarray:
+    """(rows, views, d) float32: what stands before the head."""
+    model.eval()
+    images = Images(root, rows["id"].tolist(), rows["path"].tolist(), fed.size, config.data.resize, None)
+    batches = OrderedBatches(len(images), config.predict.batch_size)
+    loader = make_loader(images, batches, choose_workers(config.data.workers, device), device.type == "cuda")
+
+    def before_head(pixels: torch.Tensor) -> torch.Tensor:
+        seen = [model.forward_head(model.forward_features(view), pre_logits=True).float() for view in see(pixels, views)]
+        return torch.stack(seen, dim=1)
+
+    return over_images(before_head, loader, fed, device, config.train.channels_last, "features")
+
+
+def _key(model: nn.Module, fed: ImageInput, config: Config, root: Path, rows: pd.DataFrame, views: tuple[str, ...]) -> str:
+    digest = hashlib.sha256()
+    own = {id(parameter) for parameter in head(model).parameters()}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in own:
+            digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+    said = {"fed": asdict(fed), "resize": config.data.resize, "views": views, "root": str(root.resolve())}
+    digest.update(json.dumps(said, sort_keys=True).encode())
+    for id_, path in zip(rows["id"], rows["path"], strict=True):
+        digest.update(f"{id_}\0{path}\0{(root / path).stat().st_size}\n".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,165 @@
+"""src/data/image.py: whatever the file holds becomes (height, width, 3) uint8 RGB, upright, or an error that names it."""
+
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.data.image import ImageError, fit, read, resize
+from src.errors import UserError
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+HOW = ["crop", "squash", "pad"]
+
+
+def write(path: Path, image: np.ndarray, *options: int) -> Path:
+    """As cv2 takes it: grey, BGR or BGRA."""
+    path.write_bytes(cv2.imencode(path.suffix, image, options)[1].tobytes())
+    return path
+
+
+def rotated(jpeg: bytes, orientation: int) -> bytes:
+    """The JPEG with an EXIF block that holds this orientation and nothing else."""
+    tiff = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 0x0112, 3, 1, orientation, 0)
+    block = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + jpeg[2:]
+
+
+# Reading
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tif"])
+def test_colours_come_out_as_rgb(tmp_path, suffix):
+    blue_in_bgr = np.full((16, 24, 3), BLUE[::-1], np.uint8)
+    image = read(write(tmp_path / f"a{suffix}", blue_in_bgr))
+    assert (image.shape, image.dtype) == ((16, 24, 3), np.uint8)
+    assert np.abs(image.reshape(-1, 3).mean(axis=0) - BLUE).max() < 3
+
+
+def test_grey_is_spread_over_three_channels(tmp_path):
+    grey = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    assert np.array_equal(read(write(tmp_path / "a.png", grey)), np.stack([grey] * 3, axis=-1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_16_bits_are_scaled_to_8_not_cut_off(tmp_path, channels):
+    steps = np.linspace(0, 65535, 48, dtype=np.uint16).reshape(6, 8, 1).repeat(channels, axis=2).squeeze()
+    image = read(write(tmp_path / "a.png", steps))
+    assert (image.shape, image.dtype) == ((6, 8, 3), np.uint8)
+    assert np.abs(image[..., 0].astype(int) - steps.reshape(6, 8, channels)[..., 0] / 257).max() <= 1
+
+
+def test_alpha_is_dropped_and_the_colour_below_it_kept(tmp_path):
+    bgra = np.full((6, 8, 4), (*GREEN, 0), np.uint8)  # wholly transparent
+    assert np.array_equal(read(write(tmp_path / "a.png", bgra)), np.full((6, 8, 3), GREEN, np.uint8))
+
+
+@pytest.mark.parametrize(
+    "orientation, red", [(1, "top"), (3, "bottom"), (6, "right"), (8, "left")]
+)  # 6: turn it 90° clockwise to see it upright
+def test_a_photographs_exif_rotation_is_applied(tmp_path, orientation, red):
+    stored = np.zeros((32, 48, 3), np.uint8)
+    stored[:16] = RED[::-1]
+    path = write(tmp_path / "a.jpg", stored, cv2.IMWRITE_JPEG_QUALITY, 100)
+    path.write_bytes(rotated(path.read_bytes(), orientation))
+    image = read(path)
+    height, width = image.shape[:2]
+    assert (height, width) == ((32, 48) if orientation in (1, 3) else (48, 32))
+    halves = {
+        "top": image[: height // 2],
+        "bottom": image[height // 2 :],
+        "left": image[:, : width // 2],
+        "right": image[:, width // 2 :],
+    }
+    assert max(halves, key=lambda half: halves[half][..., 0].mean()) == red
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (b"", "the file is empty"),
+        (b"not an image", r"not an image that OpenCV can decode \(12 bytes\)"),
+        (b"\x89PNG\r\n\x1a\n", "not an image"),
+    ],
+)
+def test_an_unreadable_image_is_named_with_what_is_wrong(tmp_path, content, said):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=said) as error:
+        read(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_a_file_that_is_absent_or_a_folder_is_named(tmp_path):
+    with pytest.raises(ImageError, match="No such file"):
+        read(tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match="Is a directory"):
+        read(tmp_path)
+
+
+def test_a_header_that_promises_more_pixels_than_allowed_is_an_error_not_a_crash(tmp_path):
+    content = bytearray(write(tmp_path / "a.bmp", np.zeros((4, 4, 3), np.uint8)).read_bytes())
+    content[18:26] = struct.pack("<ii", 10**6, 10**6)
+    (tmp_path / "a.bmp").write_bytes(content)
+    with pytest.raises(ImageError, match=r"a\.bmp: "):
+        read(tmp_path / "a.bmp")
+
+
+def test_an_unreadable_image_is_the_users_to_mend():
+    assert issubclass(ImageError, UserError)
+
+
+# Fitting to the square
+
+sides = st.integers(1, 90)
+
+
+@pytest.mark.parametrize("how", HOW)
+@given(sides, sides, st.integers(8, 48), st.randoms())
+def test_any_shape_becomes_the_square(how, height, width, size, random):
+    image = np.random.default_rng(random.randint(0, 9)).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    fitted = fit(image, size, how)
+    assert (fitted.shape, fitted.dtype) == ((size, size, 3), np.uint8)
+    assert fitted.flags["C_CONTIGUOUS"]
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("size", [8, 24, 32])
+def test_an_image_of_the_right_size_is_left_as_it_is(how, size):
+    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    assert np.array_equal(fit(image, size, how), image)
+
+
+def striped() -> np.ndarray:
+    """60 x 20: a red end, a green middle, a blue end."""
+    return np.repeat(np.array([[RED], [GREEN], [BLUE]], np.uint8), 20, axis=0).repeat(20, axis=1)
+
+
+def test_crop_keeps_the_middle():
+    assert np.array_equal(fit(striped(), 20, "crop"), np.full((20, 20, 3), GREEN, np.uint8))
+
+
+def test_squash_keeps_everything():
+    squashed = fit(striped(), 30, "squash")
+    assert [tuple(squashed[row, 15]) for row in (3, 15, 27)] == [RED, GREEN, BLUE]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_pad_keeps_everything_and_the_aspect_between_black_bars(transposed):
+    image = striped().transpose(1, 0, 2) if transposed else striped()
+    padded = fit(image, 60, "pad")
+    padded = padded.transpose(1, 0, 2) if transposed else padded
+    assert [tuple(padded[row, 30]) for row in (5, 30, 55)] == [RED, GREEN, BLUE]
+    assert not padded[:, :20].any()
+    assert not padded[:, 40:].any()
+    assert padded[:, 20:40].any(axis=2).all()
+
+
+def test_shrinking_averages_instead_of_skipping_pixels():
+    checkered = np.indices((64, 64)).sum(axis=0)[..., None].repeat(3, axis=2) % 2 * np.uint8(255)
+    small = resize(checkered.astype(np.uint8), 8, 8)
+    assert np.abs(small.astype(int) - 127.5).max() <= 1

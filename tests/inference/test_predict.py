@@ -1,0 +1,265 @@
+"""From a trained run to its submission: the folds' mean, the mirror image, and what is refused on the way."""
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import write_dogs_vs_cats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import softmax
+from sklearn.metrics import accuracy_score
+from tiny_runs import tiny, train
+
+from src.competitions.predictions import Predictions, mean
+from src.config import Config
+from src.data.image import fit, read
+from src.errors import UserError
+from src.inference.predict import predict_run, views_of
+from src.models import backbone
+from src.training.run import Run, cross_validation
+
+TEST_ROWS = 11
+
+
+@pytest.fixture(scope="module")
+def dogs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Dogs vs. Cats whose sample is in an order of its own."""
+    root = write_dogs_vs_cats(tmp_path_factory.mktemp("dogs"), test=TEST_ROWS)
+    sample = root / "sample_submission.csv"
+    header, *rows = sample.read_text().splitlines()
+    sample.write_text("\n".join([header, *rows[::-1]]) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(dogs: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = Run(tmp_path_factory.mktemp("trained") / "runs/tiny")
+    train(run, tiny(dogs, train__epochs=3), "all")
+    return run
+
+
+@pytest.fixture
+def run(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A copy of the trained run, in the folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained.path, "runs/tiny")
+    return Run(Path("runs/tiny"))
+
+
+def predict(run: Run, config: Config, partial: bool = False) -> tuple[Path, list[str]]:
+    said: list[str] = []
+    return predict_run(run, config, partial, said.append), said
+
+
+# The whole way
+
+
+def test_the_submission_is_the_folds_mean_in_the_samples_order(run: Run, dogs: Path):
+    path, said = predict(run, tiny(dogs))
+    assert path == Path("submissions/tiny.csv")
+    table = pd.read_csv(path, dtype={"id": str})
+    assert list(table) == ["id", "label"]
+    assert table["id"].tolist() == [str(i) for i in range(TEST_ROWS, 0, -1)]
+    parts = [Predictions.load(run.fold(fold) / "test.npz") for fold in ("0", "1")]
+    expected = np.mean([part.of(table["id"].to_numpy()).probabilities()[:, 1] for part in parts], axis=0)
+    np.testing.assert_allclose(table["label"], expected, rtol=1e-6)
+    assert np.abs(parts[0].logits - parts[1].logits).max() > 1e-3
+    assert said[-1] == f"submissions/tiny.csv: {TEST_ROWS} rows, every test row, in the sample's order; valid"
+
+
+def test_it_tells_the_colours_of_the_test_images_apart(run: Run, dogs: Path):
+    table = pd.read_csv(predict(run, tiny(dogs))[0])
+    odd_is_cat = table["label"][table["id"] % 2 == 1], table["label"][table["id"] % 2 == 0]
+    assert odd_is_cat[0].max() < odd_is_cat[1].min()
+
+
+def test_what_it_says_are_the_scores_without_and_with_tta(run: Run, dogs: Path):
+    _, said = predict(run, tiny(dogs))
+    assert said[0] == f"{run.path}: folds 0, 1; views: identity, hflip; {TEST_ROWS} test rows"
+    assert f"OOF without TTA {cross_validation(run, 'log_loss')}" in said
+    assert f"OOF {cross_validation(run, 'log_loss', 'oof_tta.npz')}" in said
+
+
+def by_hand(run: Run, fold: str, files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of the images and of their mirror images."""
+    model, card = backbone.load(run.fold(fold) / "model.safetensors", torch.device("cpu"))
+    images = np.stack([fit(read(file), 32, "squash") for file in files]).astype(np.float32)
+    both = []
+    for turned in (images, images[:, :, ::-1]):
+        pixels = (turned / 255 - card.input.mean) / card.input.std
+        with torch.inference_mode():
+            both.append(softmax(model(torch.from_numpy(pixels.transpose(0, 3, 1, 2)).float()).double().numpy(), axis=1))
+    return both[0], both[1]
+
+
+def test_under_tta_a_row_is_the_mean_of_the_image_and_its_mirror_image(run: Run, dogs: Path):
+    predict(run, tiny(dogs))
+    for fold in ("0", "1"):
+        plain, under_tta, tested = (Predictions.load(run.fold(fold) / f"{name}.npz") for name in ("oof", "oof_tta", "test"))
+        assert under_tta.ids.tolist() == plain.ids.tolist()
+        one, mirrored = by_hand(run, fold, [dogs / f"train/{id}.jpg" for id in plain.ids])
+        np.testing.assert_allclose(plain.probabilities(), one, rtol=1e-4)
+        np.testing.assert_allclose(under_tta.probabilities(), (one + mirrored) / 2, rtol=1e-4)
+        assert np.abs(plain.probabilities() - under_tta.probabilities()).max() > 1e-3
+        one, mirrored = by_hand(run, fold, [dogs / f"test/{id}.jpg" for id in tested.ids])
+        np.testing.assert_allclose(tested.probabilities(), (one + mirrored) / 2, rtol=1e-4)
+
+
+def test_without_tta_the_out_of_fold_rows_are_as_training_saw_them(run: Run, dogs: Path):
+    _, said = predict(run, tiny(dogs, predict__tta="none"))
+    for fold in ("0", "1"):
+        assert (run.fold(fold) / "oof_tta.npz").read_bytes() == (run.fold(fold) / "oof.npz").read_bytes()
+        tested = Predictions.load(run.fold(fold) / "test.npz")
+        one, _ = by_hand(run, fold, [dogs / f"test/{id}.jpg" for id in tested.ids])
+        np.testing.assert_allclose(tested.probabilities(), one, rtol=1e-4)
+    assert not [line for line in said if "without TTA" in line]
+
+
+def test_views_are_those_that_the_competition_declares(tmp_path: Path):
+    assert views_of(tiny(tmp_path)) == ("identity", "hflip")
+    assert views_of(tiny(tmp_path, "shopee")) == ("identity", "hflip")
+    assert views_of(tiny(tmp_path, "digits")) == ("identity",)
+    assert views_of(tiny(tmp_path, predict__tta="none")) == ("identity",)
+
+
+def test_batches_and_workers_change_no_prediction(run: Run, dogs: Path):
+    first = pd.read_csv(predict(run, tiny(dogs))[0])
+    second = pd.read_csv(predict(run, tiny(dogs, predict__batch_size=3, data__workers=1))[0])
+    pd.testing.assert_frame_equal(first, second, rtol=1e-5)
+
+
+def test_a_model_of_all_rows_alone_is_predicted_without_a_score(dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    run = Run(Path("runs/tiny"))
+    train(run, tiny(dogs), "full")
+    path, said = predict(run, tiny(dogs))
+    assert not [line for line in said if "OOF" in line]
+    assert len(pd.read_csv(path)) == TEST_ROWS
+    assert {file.name for file in run.fold("full").iterdir()} == {"history.csv", "last.pt", "model.safetensors", "test.npz"}
+
+
+def test_digits_are_scored_on_their_360_test_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    run, config = Run(Path("runs/digits")), tiny(Path("data"), "digits", data__rows=60, train__lr=0.01)
+    train(run, config)
+    path, said = predict(run, config)
+    table = pd.read_csv(path, dtype=str)
+    truth = pd.read_csv("data/solution.csv", dtype=str)
+    assert table["id"].tolist() == pd.read_csv("data/sample_submission.csv", dtype=str)["id"].tolist()
+    accuracy = accuracy_score(truth["label"], table.set_index("id")["label"].reindex(truth["id"]))
+    assert said[-1] == f"test accuracy {accuracy:.4f} (n=360)"
+    assert said[0].startswith("digits: ") or "views: identity; 360 test rows" in said[0]
+    assert (run.fold("0") / "oof_tta.npz").read_bytes() == (run.fold("0") / "oof.npz").read_bytes()
+
+
+# Missing test images
+
+
+@pytest.fixture
+def part(dogs: Path, tmp_path: Path) -> Path:
+    """The data less two test images."""
+    root = Path(shutil.copytree(dogs, tmp_path / "part"))
+    for name in ("3", "10"):
+        (root / f"test/{name}.jpg").unlink()
+    return root
+
+
+def test_missing_test_images_are_refused_with_counts(run: Run, part: Path):
+    with pytest.raises(
+        UserError, match=rf"2 of {TEST_ROWS} test rows have no image, the first is \S+/test/10\.jpg: .*--partial"
+    ):
+        predict(run, tiny(part))
+    assert not Path("submissions").exists()
+    assert not list(run.path.glob("*/test.npz"))
+
+
+def test_a_partial_submission_has_the_rows_that_have_an_image_and_says_that_it_is_partial(run: Run, part: Path):
+    path, said = predict(run, tiny(part), partial=True)
+    assert path == Path("submissions/tiny.partial.csv")
+    assert pd.read_csv(path)["id"].tolist() == [i for i in range(TEST_ROWS, 0, -1) if i not in (3, 10)]
+    assert said[-1].startswith(f"submissions/tiny.partial.csv: {TEST_ROWS - 2} rows, the test rows that have an image; PARTIAL")
+
+
+def test_no_test_image_at_all_is_refused_even_where_a_part_is_asked_for(run: Run, part: Path):
+    shutil.rmtree(part / "test")
+    for partial in (True, False):
+        with pytest.raises(UserError, match=r"none of the|no test rows|of 11 test rows have no image"):
+            predict(run, tiny(part), partial)
+    assert not Path("submissions").exists()
+
+
+# What is refused
+
+
+def test_a_run_without_a_trained_fold_says_how_to_train_one(dogs: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"has no trained fold; `python train\.py --name empty --fold all`"):
+        predict(Run(tmp_path / "empty"), tiny(dogs))
+
+
+def test_a_submission_path_that_cannot_be_written_is_refused(run: Run, dogs: Path):
+    Path("submissions").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match=r"submissions/tiny\.csv: the submission can't be written: \S"):
+        predict(run, tiny(dogs))
+    assert Path("submissions").read_text() == "a file where the folder should be"
+
+
+@pytest.mark.parametrize("change", ["moved", "a blank line", "gone"])
+def test_folds_csv_changed_after_training_is_refused(change: str, run: Run, dogs: Path):
+    text = run.folds_csv().read_text()
+    if change == "gone":
+        run.folds_csv().unlink()
+    else:
+        run.folds_csv().write_text(text + "\n" if change == "a blank line" else re.sub(",1\n", ",0\n", text, count=1))
+    with pytest.raises(
+        UserError, match=r"folds\.csv was changed after fold 0 was trained \(sha256 \w+, the model has \w{12}\)"
+    ):
+        predict(run, tiny(dogs))
+
+
+def test_a_model_of_another_competition_is_refused(run: Run, dogs: Path):
+    with pytest.raises(UserError, match=r"fold-0/model\.safetensors was trained for dogs_vs_cats, not dogs_vs_cats_original"):
+        predict(run, tiny(dogs, "dogs_vs_cats_original"))
+
+
+def test_a_fold_with_classes_in_another_order_is_refused(run: Run, dogs: Path):
+    file = run.fold("1") / "model.safetensors"
+    model, card = backbone.load(file, torch.device("cpu"))
+    backbone.save(model, replace(card, classes=("dog", "cat")), file)
+    with pytest.raises(UserError, match=r"fold-1/model\.safetensors has other classes \(dog, cat\) than the run \(cat, dog\)"):
+        predict(run, tiny(dogs))
+
+
+def test_a_damaged_model_is_refused(run: Run, dogs: Path):
+    (run.fold("1") / "model.safetensors").write_bytes(b"half a file")
+    with pytest.raises(UserError, match=r"fold-1/model\.safetensors: not a model that train\.py wrote"):
+        predict(run, tiny(dogs))
+
+
+def test_a_validation_image_that_is_gone_is_named(run: Run, part: Path):
+    lost = Predictions.load(run.fold("0") / "oof.npz").ids[3]
+    (part / f"train/{lost}.jpg").unlink()
+    with pytest.raises(UserError, match=rf"1 of the 20 validation rows of fold 0 have no image, the first is '{lost}'"):
+        predict(run, tiny(part), partial=True)
+
+
+# The mean
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(seed=st.integers(0, 2**32 - 1), parts=st.integers(1, 6), rows=st.integers(1, 8), scale=st.sampled_from([0.1, 3, 50]))
+def test_the_mean_does_not_depend_on_the_order_of_folds_or_rows(seed: int, parts: int, rows: int, scale: float):
+    rng = np.random.default_rng(seed)
+    ids = rng.permutation([f"{i}" for i in range(rows)])
+    folds = [Predictions(ids, rng.normal(0, scale, (rows, 3)).astype(np.float32), ("a", "b", "c")) for _ in range(parts)]
+    shuffled = [fold.of(rng.permutation(ids)) for fold in rng.permutation(np.array(folds, dtype=object))]
+    one, other = mean(folds), mean(shuffled)
+    assert one.ids.tolist() == ids.tolist()
+    np.testing.assert_allclose(other.of(ids).logits, one.logits, rtol=1e-5, atol=1e-5)
+    expected = np.mean([fold.probabilities() for fold in folds], axis=0)
+    np.testing.assert_allclose(one.probabilities(), expected, rtol=1e-4, atol=1e-30)
