@@ -170,7 +170,7 @@ class TrainConfig(Section):
     head: Literal["random", "probe"] = knob(
         "random", "how the head starts: probe: as the logistic regression on the frozen backbone's features"
     )
-    probe_strength: float = knob(1e-4, "C of that regression, on standardised features: the inverse of the penalty", gt=0)
+    probe_strength: float = knob(4e-3, "C of that regression, on features of deviation 1: the inverse of its penalty", gt=0)
     freeze: Literal["none", "norm", "backbone"] = knob(
         "none", "what does not learn: nothing, the BatchNorm statistics, or everything below the head"
     )

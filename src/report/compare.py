@@ -9,7 +9,7 @@ from rich.table import Table
 from src.competitions import metrics
 from src.config import flatten, load_run
 from src.errors import UserError
-from src.training.run import CrossValidation, Run, cross_validation
+from src.training.run import CrossValidation, Run, cross_validation, or_dash
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,7 @@ def table(rows: list[Row]) -> Table:
         drawn.add_row(
             row.run.name, row.metric, f"{cv.oof:.4f}" if cv else "—", spread, each,
             f"{row.tta.oof:.4f}" if row.tta else "—", f"{row.minutes:.1f}",
-            f"{history['img_per_s'].median():.0f}" if len(history) else "—",
-            f"{history['memory_gb'].max():.1f}" if len(history) else "—",
+            or_dash(history["img_per_s"].median(), 0), or_dash(history["memory_gb"].max(), 1),
         )  # fmt: skip
     return drawn
 

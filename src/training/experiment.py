@@ -16,7 +16,7 @@ from src.models import backbone
 from src.training import tracking
 from src.training.device import choose_device, choose_precision, describe
 from src.training.fold import FoldData, train_fold
-from src.training.run import CrossValidation, Run, cross_validation
+from src.training.run import CrossValidation, Run, cross_validation, or_dash
 
 
 def train(
@@ -111,7 +111,7 @@ def _print_table(run: Run, cv: CrossValidation) -> None:
     for fold, value in cv.folds.items():
         history = histories[fold]
         table.add_row(
-            fold, f"{value:.4f}", str(len(history)), f"{history['seconds'].sum() / 60:.1f}",
-            f"{history['img_per_s'].median():.0f}", f"{history['memory_gb'].max():.1f}",
+            fold, f"{value:.4f}", str(history["epoch"].max()), f"{history['seconds'].sum() / 60:.1f}",
+            or_dash(history["img_per_s"].median(), 0), or_dash(history["memory_gb"].max(), 1),
         )  # fmt: skip
     Console(soft_wrap=True).print(table)

@@ -1,13 +1,15 @@
 """Train one fold of a run, from its rows to model.safetensors, oof.npz, history.csv and a line in W&B."""
 
+import math
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,11 +26,13 @@ from src.data.loader import Images, OrderedBatches, ShuffledBatches, choose_work
 from src.models import backbone
 from src.training import checkpoint, probe, tracking
 from src.training.device import choose_device, choose_precision, peak_memory
-from src.training.loop import Training, progress, train_epoch, validate
+from src.training.loop import Position, Training, progress, train_epoch, validate
 from src.training.optimizer import make_optimizer, make_scheduler
 from src.training.run import Run
 
 PROGRESS_SECONDS = 60.0
+WORST = 24  # held-out images shown on the dashboard
+COLUMNS = ["epoch", "lr", "train_loss", "seconds", "img_per_s", "data_wait", "memory_gb"]  # of history.csv, before the scores
 
 
 @dataclass(frozen=True)
@@ -58,107 +62,179 @@ def train_fold(
     Raises Interrupted after Ctrl-C, when the state is saved; UserError for a loss that is not finite or an image that
     can't be read.
     """
-    folder = run.fold(fold)
-    folder.mkdir(parents=True, exist_ok=True)
-    device = choose_device(config.train.device)
-    workers = choose_workers(config.data.workers, device)
-    begun = resume and (folder / "last.pt").is_file()
-    started = time.perf_counter()
-    training, card = _prepare(run, config, fold, data, folds_sha256, device, begun, said)
-    if begun:
-        training.load_state_dict(checkpoint.load(folder / "last.pt"))
-        said(f"fold {fold}: goes on at epoch {training.position.epoch + 1}, step {training.position.step + 1}")
-    loader, held_out = _loaders(config, data, training, workers)
-    labels = torch.from_numpy(data.labels(data.train)).to(device)
-    truth = data.labels(data.held_out)
-    ids = data.held_out["id"].to_numpy(dtype=str)
-    tracker = tracking.track(config, run.name, "train", folder, fold, said)
-    said_at = time.monotonic()
-
-    def end_epoch(row: dict[str, float], title: str) -> None:
-        oof, started = None, time.perf_counter()
-        if held_out is not None:
-            oof = validate(training, held_out, ids, data.classes, f"fold {fold}  validation")
-            row |= _scores(oof, truth, config.competition.metric)
-        row["seconds"] = round(row["seconds"] + time.perf_counter() - started, 3)
-        said(f"{title}  {_line(row)}")
-        _end_epoch(training, row, oof, card, folder, config)
-        tracker.log(row)
-
-    with _stop_on_signals() as stop:
-        if config.train.head == "probe" and not training.history:
-            end_epoch({"epoch": 0, "seconds": time.perf_counter() - started}, f"fold {fold}  linear probe")
-        while not (training.finished or stop):
-            epoch = training.position.epoch + 1
-            title = f"fold {fold}  epoch {epoch}/{config.train.epochs}"
-            for _ in train_epoch(training, loader, labels, title):
-                said_at = _say_progress(training, title, said_at, said)
-                if stop:
-                    checkpoint.save(training.state_dict(), folder / "last.pt")
-                    raise Interrupted(fold)
-            end_epoch(_row(training), title)
-    if training.finished:
-        _report(tracker, run, fold, data, truth, folder)
-    tracker.finish()
-    if stop:  # asked during validation: the epoch is over and saved
-        raise Interrupted(fold)
+    _Fold(run, config, fold, data, folds_sha256, said).train(resume)
 
 
-def _prepare(
-    run: Run,
-    config: Config,
-    fold: str,
-    data: FoldData,
-    folds_sha256: str,
-    device: torch.device,
-    begun: bool,
-    said: Callable[[str], None],
-) -> tuple[Training, backbone.Card]:
-    train = config.train
-    dtype, _ = choose_precision(train, device)
-    model, fed = backbone.create(config.model, len(data.classes), train.seed)
-    backbone.freeze(model, train.freeze)
-    memory = torch.channels_last if train.channels_last else torch.contiguous_format
-    model = model.to(device, memory_format=memory)
-    if train.head == "probe" and not begun:
-        probe.start_head(
-            model, fed, config, data.root, data.train, data.labels(data.train), data.held_out, len(data.classes), device, said
-        )
-    optimizer = make_optimizer(model, train)
-    smoothed = {"label_smoothing": train.label_smoothing, "num_classes": len(data.classes)}
-    mixed = bool(train.mixup or train.cutmix)
-    batches = ShuffledBatches(len(data.train), train.batch_size, 0, train.steps_per_epoch, mixed)
-    updates = -(-batches.steps // train.accumulate) * train.epochs
-    decay = 1 - 1 / max(1.0, train.ema * updates)
-    training = Training(
-        config=train, fed=fed, device=device, dtype=dtype, model=model, optimizer=optimizer,
-        fold=config.data.folds if fold == FULL else int(fold),
+class _Fold:
+    """One fold while it trains."""
+
+    def __init__(
+        self, run: Run, config: Config, fold: str, data: FoldData, folds_sha256: str, said: Callable[[str], None]
+    ) -> None:
+        self.run, self.config, self.fold, self.data, self.said = run, config, fold, data, said
+        self.number = config.data.folds if fold == FULL else int(fold)
+        self.folder = run.fold(fold)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.device = choose_device(config.train.device)
+        self.truth = data.labels(data.held_out)
+        self.ids = data.held_out["id"].to_numpy(dtype=str)
+        self.model, self.fed = backbone.create(config.model, len(data.classes), config.train.seed)
+        backbone.freeze(self.model, config.train.freeze)
+        memory = torch.channels_last if config.train.channels_last else torch.contiguous_format
+        self.model = self.model.to(self.device, memory_format=memory)
+        self.card = backbone.Card(
+            competition=config.competition.name, run=run.name, fold=fold, name=config.model.name, kwargs=config.model.kwargs,
+            classes=data.classes, input=self.fed, resize=config.data.resize, folds_sha256=folds_sha256, epochs=0, scores={},
+        )  # fmt: skip
+
+    def train(self, resume: bool) -> None:
+        """All epochs that are left, then the report."""
+        state = checkpoint.load(self.folder / "last.pt") if resume and (self.folder / "last.pt").is_file() else None
+        first = self._fit_probe() if self.config.train.head == "probe" and state is None else None
+        training = self._start(state)
+        loader, held_out = self._loaders(training)
+        labels = torch.from_numpy(self.data.labels(self.data.train)).to(self.device)
+        tracker = tracking.track(self.config, self.run.name, "train", self.folder, self.fold, self.said)
+        said_at = time.monotonic()
+        with _stop_on_signals() as stop:
+            if first is not None:
+                self._end_epoch(training, *first, tracker, f"fold {self.fold}  linear probe")
+            while not (training.finished or stop):
+                title = f"fold {self.fold}  epoch {training.position.epoch + 1}/{self.config.train.epochs}"
+                for _ in train_epoch(training, loader, labels, title):
+                    said_at = _say_progress(training, title, said_at, self.said)
+                    if stop:
+                        checkpoint.save(training.state_dict(), self.folder / "last.pt")
+                        raise Interrupted(self.fold)
+                row, started = _row(training), time.perf_counter()
+                oof = self._validate(training, held_out) if held_out is not None else None
+                row["seconds"] = round(row["seconds"] + time.perf_counter() - started, 3)
+                self._end_epoch(training, row, oof, tracker, title)
+        if training.finished:
+            self._report(tracker)
+        tracker.finish()
+        if stop:  # asked during validation: the epoch is over and saved
+            raise Interrupted(self.fold)
+
+    def _fit_probe(self) -> tuple[dict[str, float], Predictions | None]:
+        """Start from the linear probe: the row of epoch 0, and the held-out rows' predictions from their features."""
+        started = time.perf_counter()
+        logits = probe.start_head(self.model, self.fed, self.config, self.data, self.device, self.said)
+        none = float("nan")
+        row = {"epoch": 0, "lr": none, "train_loss": none, "seconds": round(time.perf_counter() - started, 3)}
+        row |= {"img_per_s": none, "data_wait": none, "memory_gb": round(peak_memory(self.device), 3)}
+        return row, Predictions(self.ids, logits, self.data.classes) if len(self.ids) else None
+
+    def _start(self, state: dict[str, Any] | None) -> Training:
+        """The training at its beginning, or where `state` says."""
+        config, classes = self.config.train, len(self.data.classes)
+        dtype, _ = choose_precision(config, self.device)
+        optimizer = make_optimizer(self.model, config)
+        steps = self._order().steps
+        updates = -(-steps // config.accumulate) * config.epochs
+        decay = 1 - 1 / max(1.0, config.ema * updates)
+        smoothed = {"label_smoothing": config.label_smoothing, "num_classes": classes}
         # gamma and power 1: a plain mean of the first steps, until the decay takes over
-        ema=ModelEmaV3(model, decay=decay, use_warmup=True, warmup_gamma=1.0, warmup_power=1.0) if train.ema else None,
-        scheduler=make_scheduler(optimizer, train, updates),
-        scaler=torch.amp.GradScaler(device.type, enabled=dtype is torch.float16),
-        mixup=Mixup(mixup_alpha=train.mixup, cutmix_alpha=train.cutmix, **smoothed) if mixed else None,
-        steps=batches.steps,
-    )  # fmt: skip
-    card = backbone.Card(
-        competition=config.competition.name, run=run.name, fold=fold, name=config.model.name, kwargs=config.model.kwargs,
-        classes=data.classes, input=fed, resize=config.data.resize, folds_sha256=folds_sha256, epochs=0, scores={},
-    )  # fmt: skip
-    return training, card
+        warmup = {"use_warmup": True, "warmup_gamma": 1.0, "warmup_power": 1.0}
+        training = Training(
+            config=config, fed=self.fed, device=self.device, dtype=dtype, fold=self.number, model=self.model,
+            optimizer=optimizer,
+            ema=ModelEmaV3(self.model, decay=decay, **warmup) if config.ema else None,
+            scheduler=make_scheduler(optimizer, config, updates),
+            scaler=torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16),
+            mixup=Mixup(mixup_alpha=config.mixup, cutmix_alpha=config.cutmix, **smoothed) if self._mixes() else None,
+            steps=steps,
+        )  # fmt: skip
+        if state is not None:
+            training.load_state_dict(state)
+            at = training.position
+            self.said(f"fold {self.fold}: goes on at epoch {at.epoch + 1}, step {at.step + 1}")
+        return training
+
+    def _mixes(self) -> bool:
+        return bool(self.config.train.mixup or self.config.train.cutmix)
+
+    def _order(self) -> ShuffledBatches:
+        config = self.config.train
+        seed = int(np.random.SeedSequence([config.seed, self.number]).generate_state(1)[0])
+        return ShuffledBatches(len(self.data.train), config.batch_size, seed, config.steps_per_epoch, self._mixes())
+
+    def _loaders(self, training: Training) -> tuple[DataLoader, DataLoader | None]:
+        """Of the training rows, shuffled and augmented, and of the held-out rows, where there are any."""
+        config, size, how = self.config, self.fed.size, self.config.data.resize
+        workers, pin = choose_workers(config.data.workers, self.device), self.device.type == "cuda"
+        recipe = Augmentation(config.data.augmentation, size, how, config.competition.label_preserving, config.train.seed)
+        train, held_out = self.data.train, self.data.held_out
+        images = Images(self.data.root, train["id"].tolist(), train["path"].tolist(), size, how, recipe)
+        loader = make_loader(images, self._order(), workers, pin)
+        if held_out.empty:
+            return loader, None
+        images = Images(self.data.root, held_out["id"].tolist(), held_out["path"].tolist(), size, how, None)
+        return loader, make_loader(images, OrderedBatches(len(images), config.predict.batch_size), workers, pin)
+
+    def _validate(self, training: Training, held_out: DataLoader) -> Predictions:
+        return validate(training, held_out, self.ids, self.data.classes, f"fold {self.fold}  validation")
+
+    def _end_epoch(
+        self, training: Training, row: dict[str, float], oof: Predictions | None, tracker: tracking.Tracker, title: str
+    ) -> None:
+        """Score, keep the model where it is due, then history.csv and last.pt, which says that the epoch is over."""
+        metric = self.config.competition.metric
+        if oof is not None:
+            row |= _scores(oof, self.truth, metric)
+        self.said(f"{title}  {_line(row)}")
+        score = row.get(f"val_{metric}")
+        if score is not None and better(score, training.best, metric):
+            training.best, is_best = score, True
+        else:
+            is_best = False
+        is_last = row["epoch"] == self.config.train.epochs
+        if is_last if self.config.train.keep == "last" or score is None else is_best:
+            self._keep(training, row, oof)
+        training.history.append(row)
+        training.position = Position(epoch=int(row["epoch"]))
+        partial = self.folder / ".history.csv.partial"
+        table = pd.DataFrame(training.history)
+        table.reindex(columns=[*COLUMNS, *table.columns.difference(COLUMNS, sort=False)]).to_csv(partial, index=False)
+        os.replace(partial, self.folder / "history.csv")
+        checkpoint.save(training.state_dict(), self.folder / "last.pt")
+        tracker.log({name: value for name, value in row.items() if not math.isnan(value)})
+
+    def _keep(self, training: Training, row: dict[str, float], oof: Predictions | None) -> None:
+        """The fold's model and its out-of-fold predictions."""
+        if oof is not None:
+            oof.save(self.folder / "oof.npz")
+        scores = {name: value for name, value in row.items() if name.startswith("val_")}
+        card = replace(self.card, epochs=int(row["epoch"]), scores=scores)
+        backbone.save(training.averaged(), card, self.folder / "model.safetensors")
+
+    def _report(self, tracker: tracking.Tracker) -> None:
+        """The end of a fold on the dashboard: its scores, the confusion matrix, the worst images, model and predictions."""
+        model, oof = self.folder / "model.safetensors", self.folder / "oof.npz"
+        tracker.summarize(backbone.read_card(model).scores)
+        if oof.is_file():
+            probabilities = Predictions.load(oof).probabilities()
+            guessed = probabilities.argmax(axis=1)
+            tracker.log_confusion(self.truth, guessed, self.data.classes)
+            tracker.log_worst(self._worst(probabilities, guessed))
+            tracker.log_artifact(f"{self.run.name}-fold-{self.fold}-oof", "predictions", [oof])
+        tracker.log_artifact(f"{self.run.name}-fold-{self.fold}", "model", [model])
+
+    def _worst(self, probabilities: np.ndarray, guessed: np.ndarray) -> list[dict[str, Any]]:
+        """The held-out rows of the largest loss."""
+        losses = -np.log(np.maximum(probabilities[np.arange(len(self.truth)), self.truth], 1e-15))
+        names, paths = self.data.classes, self.data.held_out["path"]
+        return [
+            {"id": self.ids[i], "path": self.data.root / paths.iloc[i], "loss": float(losses[i]),
+             "label": names[self.truth[i]], "predicted": names[guessed[i]]}
+            for i in np.argsort(-losses, kind="stable")[:WORST]
+        ]  # fmt: skip
 
 
-def _loaders(config: Config, data: FoldData, training: Training, workers: int) -> tuple[DataLoader, DataLoader | None]:
-    size, how, pin = training.fed.size, config.data.resize, training.device.type == "cuda"
-    train = config.train
-    recipe = Augmentation(config.data.augmentation, size, how, config.competition.label_preserving, train.seed)
-    seed = int(np.random.SeedSequence([train.seed, training.fold]).generate_state(1)[0])
-    order = ShuffledBatches(len(data.train), train.batch_size, seed, train.steps_per_epoch, training.mixup is not None)
-    images = Images(data.root, data.train["id"].tolist(), data.train["path"].tolist(), size, how, recipe)
-    loader = make_loader(images, order, workers, pin)
-    if data.held_out.empty:
-        return loader, None
-    images = Images(data.root, data.held_out["id"].tolist(), data.held_out["path"].tolist(), size, how, None)
-    return loader, make_loader(images, OrderedBatches(len(images), config.predict.batch_size), workers, pin)
+def better(score: float, than: float | None, metric: str) -> bool:
+    if than is None:
+        return True
+    return score > than if metrics.HIGHER_IS_BETTER[metric] else score < than
 
 
 def _say_progress(training: Training, title: str, said_at: float, said: Callable[[str], None]) -> float:
@@ -189,61 +265,11 @@ def _scores(oof: Predictions, truth: np.ndarray, metric: str) -> dict[str, float
 
 
 def _line(row: dict[str, float]) -> str:
-    shown = [f"loss {row['train_loss']:.4f}"] if "train_loss" in row else []
+    trained = row["epoch"] > 0
+    shown = [f"loss {row['train_loss']:.4f}"] if trained else []
     shown += [f"{name} {value:.4f}" for name, value in row.items() if name.startswith("val_")]
-    if "img_per_s" in row:
-        shown += [
-            f"lr {row['lr']:.1e}",
-            f"{row['img_per_s']:.0f} img/s",
-            f"data {row['data_wait']:.0%}",
-            f"{row['memory_gb']:.1f} GB",
-        ]
-    return "  ".join([*shown, time.strftime("%H:%M:%S", time.gmtime(row["seconds"]))])
-
-
-def _end_epoch(
-    training: Training, row: dict[str, float], oof: Predictions | None, card: backbone.Card, folder: Path, config: Config
-) -> None:
-    """Keep the model where it is due, then history.csv and last.pt, which says that the epoch is over."""
-    score = row.get(f"val_{config.competition.metric}")
-    higher = metrics.HIGHER_IS_BETTER[config.competition.metric]
-    better = score is not None and (training.best is None or (score > training.best if higher else score < training.best))
-    training.best = score if better else training.best
-    last = row["epoch"] == config.train.epochs
-    if last if config.train.keep == "last" or score is None else better:
-        scores = {name: value for name, value in row.items() if name.startswith("val_")}
-        if oof is not None:
-            oof.save(folder / "oof.npz")
-        kept = backbone.Card(**{**card.__dict__, "epochs": int(row["epoch"]), "scores": scores})
-        backbone.save(training.averaged(), kept, folder / "model.safetensors")
-    training.history.append(row)
-    training.position = type(training.position)(epoch=int(row["epoch"]))
-    partial = folder / ".history.csv.partial"
-    pd.DataFrame(training.history).to_csv(partial, index=False)
-    os.replace(partial, folder / "history.csv")
-    checkpoint.save(training.state_dict(), folder / "last.pt")
-
-
-def _report(tracker: tracking.Tracker, run: Run, fold: str, data: FoldData, truth: np.ndarray, folder: Path) -> None:
-    """The end of a fold on the dashboard: its scores, the confusion matrix, the worst images, model and predictions."""
-    files = [folder / "model.safetensors"]
-    tracker.summarize(backbone.read_card(files[0]).scores)
-    if (folder / "oof.npz").is_file():
-        oof = Predictions.load(folder / "oof.npz")
-        probabilities = oof.probabilities()
-        guessed = probabilities.argmax(axis=1)
-        loss = -np.log(np.maximum(probabilities[np.arange(len(truth)), truth], 1e-15))
-        tracker.log_confusion(truth, guessed, data.classes)
-        worst = np.argsort(-loss, kind="stable")[:24]
-        tracker.log_worst([
-            {"id": oof.ids[i], "path": data.root / data.held_out["path"].iloc[i], "loss": float(loss[i]),
-             "label": data.classes[truth[i]], "predicted": data.classes[guessed[i]]}
-            for i in worst
-        ])  # fmt: skip
-        files.append(folder / "oof.npz")
-    tracker.log_artifact(f"{run.name}-fold-{fold}", "model", files[:1])
-    if files[1:]:
-        tracker.log_artifact(f"{run.name}-fold-{fold}-oof", "predictions", files[1:])
+    shown += [f"lr {row['lr']:.1e}", f"{row['img_per_s']:.0f} img/s", f"data {row['data_wait']:.0%}"] if trained else []
+    return "  ".join([*shown, f"{row['memory_gb']:.1f} GB", time.strftime("%H:%M:%S", time.gmtime(row["seconds"]))])
 
 
 @contextmanager

@@ -121,6 +121,11 @@ def cross_validation(run: Run, metric: str, file: str = "oof.npz") -> CrossValid
     return CrossValidation(metric, each, whole, len(every.ids))
 
 
+def or_dash(value: float, digits: int) -> str:
+    """A table's cell: the number, or a dash where there is none."""
+    return f"{value:.{digits}f}" if value == value else "—"
+
+
 def default_name(config_path: Path, config: Config, debug: bool) -> str:
     """dogs_vs_cats-resnet50 for configs/dogs_vs_cats/resnet50.yaml, and a hash of what the command line changed."""
     parts = [config_path.parent.name] if config_path.parent.parent.name == "configs" else []

@@ -9,6 +9,7 @@ from tiny_runs import history, tiny, train
 from src.errors import UserError
 from src.models import backbone
 from src.training import experiment
+from src.training.fold import COLUMNS
 from src.training.run import Run, cross_validation
 
 
@@ -88,6 +89,16 @@ def test_the_run_ends_with_its_table_and_its_score(trained: tuple[Run, list[str]
     for fold in ("0", "1"):
         last = history(run, fold)["val_log_loss"].iloc[-1]
         assert any(line.split("│")[1:3] == [f" {fold:>4} ", f" {last:>8.4f} "] for line in printed.splitlines() if "│" in line)
+
+
+def test_a_linear_probe_alone_has_a_score_and_no_speed(dogs: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    run, config = Run(Path("runs/probe")), tiny(dogs, train__head="probe", train__epochs=0)
+    train(run, config, "all")
+    assert list(history(run)) == [*COLUMNS, "val_log_loss", "val_accuracy"]
+    assert history(run)["epoch"].tolist() == [0]
+    assert capsys.readouterr().out.count("│     — │   — │") == 2
+    assert "fold 1: finished already" in train(run, config, "all", resume=True)
 
 
 def test_the_device_and_the_precisions_reason_are_said(trained: tuple[Run, list[str]]):

@@ -1,0 +1,172 @@
+"""The facts of many files: looked up in the cache, or else measured by several processes, with progress on a terminal."""
+
+import io
+import json
+import os
+import signal
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import cv2
+import imagehash
+import numpy as np
+from tqdm import tqdm
+
+from src.data.facts import FACTS, examine
+from src.errors import UserError
+
+MISSING = "missing"
+CHUNK = 64  # files a task: 0.1 s of small photographs, so that the bar moves and no process waits long at the end
+# A cache made with another decoder, hash or layout is made anew. Raise the number when facts.py measures anything else.
+VERSION = f"1 opencv {cv2.__version__} imagehash {imagehash.__version__} {FACTS.itemsize}"
+
+
+def take(
+    root: Path, paths: list[str], cache: Path | None, workers: int | None, said: Callable[[str], None]
+) -> tuple[np.ndarray, int]:
+    """((n,) FACTS of the files in their order, how many had to be measured). A file that isn't there is `missing`.
+
+    cache: one file, keyed by path, size and modification time; none: everything is measured. workers: processes; none: one
+    a core. Raises UserError where a process dies. What was measured until then, or until Ctrl-C, is kept in the cache.
+    """
+    facts = _states(root, paths)
+    present = facts["verdict"] != MISSING.encode()
+    known = _from_cache(cache, paths, facts, said) if cache else np.zeros(len(paths), bool)
+    todo = np.flatnonzero(present & ~known)
+    try:
+        _measure(root, paths, facts, todo, workers)
+    finally:
+        if cache and len(todo):
+            _write(cache, paths, facts, said)
+    return facts, len(todo)
+
+
+def _states(root: Path, paths: list[str]) -> np.ndarray:
+    """FACTS with nothing but size and time, or `missing` and why. One listing a folder, not a question a file."""
+    facts = np.zeros(len(paths), FACTS)
+    folders: dict[str, _Folder] = {}
+    for fact, path in zip(facts, paths, strict=True):
+        parent, _, name = path.rpartition("/")
+        if parent not in folders:
+            folders[parent] = _Folder(root / parent)
+        state = folders[parent].state(name)
+        if isinstance(state, str):
+            fact["verdict"], fact["detail"] = MISSING, state.encode()[: FACTS["detail"].itemsize]
+        else:
+            fact["size"], fact["mtime"] = state.st_size, state.st_mtime_ns
+    return facts
+
+
+class _Folder:
+    """What lies in a folder, listed once."""
+
+    def __init__(self, path: Path) -> None:
+        self.entries: dict[str, os.DirEntry] = {}
+        self.alike: dict[str, str] | None = None  # names without regard to case, once a name is missing
+        self.why = "not there"
+        try:
+            with os.scandir(path) as found:
+                self.entries = {entry.name: entry for entry in found}
+        except OSError as error:
+            self.why = "its folder is not there" if isinstance(error, FileNotFoundError) else f"its folder: {error.strerror}"
+
+    def state(self, name: str) -> os.stat_result | str:
+        """The state of a file, links followed; or in words why there is none."""
+        entry = self.entries.get(name)
+        if entry is None:
+            if self.alike is None:
+                self.alike = {other.casefold(): other for other in self.entries}
+            other = self.alike.get(name.casefold())
+            return f"{self.why}, but {other} is" if other else self.why
+        try:
+            if entry.is_file():
+                return entry.stat()
+        except OSError as error:  # vanished since the listing
+            return error.strerror
+        return "a folder, not a file" if entry.is_dir() else "a link to nothing" if entry.is_symlink() else "not a file"
+
+
+def _measure(root: Path, paths: list[str], facts: np.ndarray, todo: np.ndarray, workers: int | None) -> None:
+    """Fill in facts[todo]. Few files are measured right here: starting processes takes longer."""
+    chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
+    workers = min(workers if workers is not None else _cores(), len(chunks))
+    arguments = [(root, [paths[i] for i in chunk], facts["size"][chunk], facts["mtime"][chunk]) for chunk in chunks]
+    with tqdm(total=len(todo), desc="audit", unit=" images", disable=None) as bar:  # None: only on a terminal
+        for number, measured in _run(arguments, workers):
+            facts[chunks[number]] = measured
+            bar.update(len(measured))
+
+
+def _run(arguments: list[tuple], workers: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(place, examine's answer) of each task, as they end."""
+    if workers < 2:
+        yield from ((number, examine(*task)) for number, task in enumerate(arguments))
+        return
+    pool = ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    try:
+        places = {pool.submit(examine, *task): number for number, task in enumerate(arguments)}
+        for future in as_completed(places):
+            yield places.pop(future), future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "audit: a process died while reading images, most likely for want of memory; use fewer (--data.workers 1)"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _cores() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, cores)  # beyond that a disk is slower than the decoders
+
+
+def _from_cache(cache: Path, paths: list[str], facts: np.ndarray, said: Callable[[str], None]) -> np.ndarray:
+    """Fill in what the cache knows of files with an unchanged size and time; (n,) bool of those. Tells of a damaged cache."""
+    known = np.zeros(len(paths), bool)
+    if not cache.exists():
+        return known
+    try:
+        stored_paths, stored = _read(cache)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        said(f"{cache}: can't be read ({str(error).splitlines()[0] if str(error) else type(error).__name__}); made anew")
+        return known
+    place = {path: i for i, path in enumerate(stored_paths)}
+    places = np.array([place.get(path, -1) for path in paths], np.int64)
+    asked = np.flatnonzero(places >= 0)
+    candidates = stored[places[asked]]
+    same = (candidates["size"] == facts["size"][asked]) & (candidates["mtime"] == facts["mtime"][asked])
+    same &= facts["verdict"][asked] != MISSING.encode()
+    facts[asked[same]] = candidates[same]
+    known[asked[same]] = True
+    return known
+
+
+def _read(cache: Path) -> tuple[list[str], np.ndarray]:
+    """Paths and FACTS as stored; empty where another version wrote them. Raises ValueError and its like for a damaged file."""
+    with np.load(cache, allow_pickle=False) as stored:
+        if str(stored["version"]) != VERSION:
+            return [], np.zeros(0, FACTS)
+        paths, facts = json.loads(stored["paths"].tobytes()), stored["facts"]
+    if facts.dtype != FACTS or len(paths) != len(facts):
+        raise ValueError(f"{len(paths)} paths, {len(facts)} records")
+    return paths, facts
+
+
+def _write(cache: Path, paths: list[str], facts: np.ndarray, said: Callable[[str], None]) -> None:
+    """Everything measured so far, to a temporary name and then renamed. A folder that can't be written to costs only time."""
+    done = np.flatnonzero((facts["verdict"] != b"") & (facts["verdict"] != MISSING.encode()) & (facts["size"] >= 0))
+    buffer = io.BytesIO()
+    names = np.frombuffer(json.dumps([paths[i] for i in done]).encode(), np.uint8)
+    np.savez_compressed(buffer, version=np.array(VERSION), paths=names, facts=facts[done])
+    partial = cache.with_name(f".{cache.name}.{os.getpid()}.partial")
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(buffer.getbuffer())
+        os.replace(partial, cache)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        said(f"{cache}: not written ({error.strerror}); the next audit reads every image again")
