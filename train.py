@@ -38,14 +38,17 @@ def main() -> None:
     wanted = config.wanted_folds(flags.fold, knobs.data.folds)
 
     from src.training import experiment  # torch takes seconds to import: not before the arguments are known to be good
-    from src.training.fold import Interrupted
+    from src.training.fold import Interrupted, OutOfTime
     from src.training.run import Run, default_name
 
     run = Run(Path("runs") / (flags.name or default_name(path, knobs, flags.debug)))
     try:
         experiment.train(run, knobs, wanted, flags.resume, flags.overwrite)
-    except Interrupted as fold:
-        sys.exit(f"stopped in fold {fold}; the state is saved: the same command with --resume goes on")
+    except OutOfTime as where:
+        print(f"{where}: train.max_minutes are over; the model is usable, and the same command with --resume goes on")
+    except Interrupted as where:
+        print(f"{where}: stopped; the state is saved, and the same command with --resume goes on", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

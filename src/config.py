@@ -181,6 +181,11 @@ class TrainConfig(Section):
     device: str = knob("auto", "auto, cpu, cuda, cuda:1, mps", identity=False)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = knob("auto", "auto: bf16 where the GPU has it, else fp16; fp32 on CPU")
     channels_last: bool = knob(True, "memory format of images and weights; faster for convolutions on CPU and GPU alike")
+    checkpoint_minutes: float = knob(10.0, "save the state this often, besides at the end of every epoch", gt=0, identity=False)
+    max_minutes: float | None = knob(
+        None, "stop in time, with a usable model and a state to resume from; Kaggle's kernels end after 9 or 12 hours", gt=0,
+        identity=False,
+    )  # fmt: skip
     steps_per_epoch: int | None = knob(None, "cut each epoch after this many steps, for trying things out", ge=1)
 
     @model_validator(mode="after")

@@ -80,6 +80,7 @@ def test_a_key_that_resembles_nothing_gets_the_list_of_its_section(tmp_path):
         ("train: {lr: .nan}", "train.lr", "finite number"),
         ("train: {lr: 0}", "train.lr", "greater than 0, not 0 (peak learning rate"),
         ("train: {freeze: no}", "train.freeze", "'none', 'norm' or 'backbone', not False"),
+        ("train: {epochs: 0}", "train", "epochs: 0 trains nothing"),
         ("train: {mixup: 0.2, batch_size: 7}", "train", "must be even, not 7"),
         ("train: 3", "train", "dictionary"),
         ("model: {mean: [0.5, 0.5]}", "model.mean", "wrong number of values (per channel"),
@@ -175,7 +176,7 @@ def test_a_base_is_looked_for_beside_the_file_that_names_it(tmp_path, monkeypatc
 
 def test_a_mistake_is_told_with_the_file_of_the_chain_that_holds_it(tmp_path):
     bottom = write(tmp_path, "train: {lr: -1}", "bottom.yaml")
-    top = write(tmp_path, "base: bottom.yaml\ntrain: {epochs: 0}", "top.yaml")
+    top = write(tmp_path, "base: bottom.yaml\ntrain: {epochs: -1}", "top.yaml")
     said = refusal(top)
     assert f"{bottom}: train.lr: " in said
     assert f"{top}: train.epochs: " in said

@@ -61,13 +61,24 @@ def _archives(source: Path, root: Path) -> list[Path]:
 def _extract(zip: zipfile.ZipFile, member: zipfile.ZipInfo, staging: Path, root: Path) -> None:
     target = staging / member.filename
     for complete in (target, root / member.filename):  # the second: moved in before an interruption
-        if complete.is_file() and complete.stat().st_size == member.file_size:
+        if _holds(complete, member):
             return
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.partial")
     with zip.open(member) as source, open(partial, "wb") as file:  # reading to the end checks the CRC
         shutil.copyfileobj(source, file, 1 << 20)
     os.replace(partial, target)
+
+
+def _holds(path: Path, member: zipfile.ZipInfo) -> bool:
+    """Whether the file is the member, by size and CRC: another edition of a table may well be of the same size."""
+    if not path.is_file() or path.stat().st_size != member.file_size:
+        return False
+    crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return crc == member.CRC
 
 
 def _move_in(staging: Path, root: Path) -> None:

@@ -171,7 +171,7 @@ def _checks(facts: np.ndarray, paths: Collection[str]) -> Iterator[tuple[str, np
     fewest = min(TINY, TINY_SHARE * np.median(short[readable])) if readable.any() else 0
 
     def size(fact: np.void) -> str:
-        return f"{fact['width']} × {fact['height']} pixels"
+        return f"{fact['width']} x {fact['height']} pixels"
 
     yield "tiny", readable & (short < fewest), size
     yield "extreme_aspect", readable & (long > LONGEST * short), size

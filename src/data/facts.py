@@ -38,8 +38,9 @@ FACTS = np.dtype([
     ("thumb", np.uint8, (THUMB, THUMB)),
 ])  # fmt: skip
 
-# What libjpeg says on stderr, and nowhere else, of a file it decodes none the less. "extraneous bytes before marker 0xd9"
-# is not among them: those are filling bytes in front of the end marker, as in many of Microsoft's cats, and harm nothing.
+# What libjpeg says on stderr, and nowhere else, of a file that it decodes none the less. It notices few wrong bytes: of 300
+# JPEGs with one byte changed 47. "extraneous bytes before marker 0xd9" is not among these: in front of the end marker they
+# are filling, as in many of Microsoft's cats, and harm nothing.
 _CUT = re.compile(r"Corrupt JPEG data: premature end of data segment")
 _HURT = re.compile(
     r"Corrupt JPEG data: (bad Huffman code|.*extraneous bytes before marker 0xd[0-7]|found marker .* instead of RST.)"
@@ -85,7 +86,7 @@ def _examine(path: Path, fact: np.void) -> None:
     _measure(picture, fact)
     if _CUT.search(words()) or fact["grey_rows"]:
         rows = f"; the last {fact['grey_rows']} of {fact['height']} rows are grey" if fact["grey_rows"] else ""
-        _judge(fact, TRUNCATED, ("the data ends early" if _CUT.search(words()) else "decodes without complaint") + rows)
+        _judge(fact, TRUNCATED, ("its data end early" if _CUT.search(words()) else "decodes without complaint") + rows)
     elif hurt := _HURT.search(words()):
         _judge(fact, DAMAGED, f"libjpeg: {hurt[1]}")
 

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -168,5 +169,6 @@ def _write(cache: Path, paths: list[str], facts: np.ndarray, said: Callable[[str
         partial.write_bytes(buffer.getbuffer())
         os.replace(partial, cache)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         said(f"{cache}: not written ({error.strerror}); the next audit reads every image again")

@@ -10,12 +10,14 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFile, ImageFont, ImageOps
 
 from src.data.audit import KINDS
+from src.data.facts import overheard
+from src.data.image import ImageError, read
 from src.errors import UserError
 
 EXAMPLES = 5  # of each kind
 WITHOUT_PICTURE = frozenset({"missing"})  # shown in words only
 _SIDE, _GAP, _TEXT = 150, 12, 13  # pixels: the square a picture is fitted into, between two of them, height of a line
-_PAPER, _INK, _PALE = "white", "black", "#666666"
+_PAPER, _INK, _PALE, _EMPTY = "white", "black", "#666666", "#eeeeee"
 
 
 def picture_sheet(findings: pd.DataFrame, root: Path, path: Path, examples: int = EXAMPLES) -> None:
@@ -87,33 +89,42 @@ def _tile(finding: NamedTuple, root: Path) -> Image.Image:
 
 def _wrap(words: str, width: int, lines: int) -> list[str]:
     """Text broken to fit `width` pixels, at most `lines` lines, "…" where something is left out."""
-    return textwrap.wrap(words, width // (_TEXT // 2), max_lines=lines, placeholder="…", break_long_words=True)
+    return textwrap.wrap(words, width // 7, max_lines=lines, placeholder="…", break_long_words=True)
 
 
 def _picture(path: Path) -> Image.Image:
-    """An image fitted into the square, small ones enlarged, as far as it can be decoded; else a cross."""
-    frame = Image.new("RGB", (_SIDE, _SIDE), "#eeeeee")
+    """An image fitted into the square, small ones enlarged, as training sees it, or else as far as PIL gets, or a cross."""
+    try:
+        with overheard():
+            picture = Image.fromarray(read(path))
+    except ImageError:
+        picture = _as_far_as_it_goes(path)
+    if picture is None:
+        return _cross()
+    # Nearest where it grows: that a picture has few pixels should be seen.
+    how = Image.Resampling.NEAREST if max(picture.size) < _SIDE else Image.Resampling.LANCZOS
+    picture = ImageOps.contain(picture, (_SIDE, _SIDE), how)
+    frame = Image.new("RGB", (_SIDE, _SIDE), _EMPTY)
+    frame.paste(picture, ((_SIDE - picture.width) // 2, (_SIDE - picture.height) // 2))
+    return frame
+
+
+def _as_far_as_it_goes(path: Path) -> Image.Image | None:
+    """What PIL makes of a file that training refuses; None where that is nothing."""
     lenient = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            picture = Image.open(path)
-            picture.draft("RGB", (2 * _SIDE, 2 * _SIDE))
-            picture = ImageOps.exif_transpose(picture).convert("RGB")
+            return ImageOps.exif_transpose(Image.open(path)).convert("RGB")
     except Exception:  # PIL's plugins raise anything on damaged files
-        return _cross()
+        return None
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = lenient
-    # Nearest where it grows: that a picture has few pixels should be seen.
-    how = Image.Resampling.NEAREST if max(picture.size) < _SIDE else Image.Resampling.LANCZOS
-    picture = ImageOps.contain(picture, (_SIDE, _SIDE), how)
-    frame.paste(picture, ((_SIDE - picture.width) // 2, (_SIDE - picture.height) // 2))
-    return frame
 
 
 def _cross() -> Image.Image:
-    frame = Image.new("RGB", (_SIDE, _SIDE), "#eeeeee")
+    frame = Image.new("RGB", (_SIDE, _SIDE), _EMPTY)
     draw = ImageDraw.Draw(frame)
     for line in ((0, 0, _SIDE, _SIDE), (0, _SIDE, _SIDE, 0)):
         draw.line(line, fill=_PALE)

@@ -14,6 +14,7 @@ from src.data import folds, prepare
 from src.errors import UserError
 from src.models import backbone
 from src.training import tracking
+from src.training.clock import Clock
 from src.training.device import choose_device, choose_precision, describe
 from src.training.fold import FoldData, train_fold
 from src.training.run import CrossValidation, Run, cross_validation, or_dash
@@ -26,6 +27,7 @@ def train(
 
     Raises UserError before any data is touched for a model that can't be made or doesn't fit its images.
     """
+    clock = Clock(config.train)
     device = choose_device(config.train.device)
     _, why = choose_precision(config.train, device)
     _check_model(config)
@@ -40,7 +42,7 @@ def train(
     digest = run.join(config, table, describe(device))
     said(f"{run.path}: {config.model.name} on {describe(device)}; {_precision(config, device)}: {why}")
     for fold in _still_to_train(run, wanted, config, resume, overwrite, said):
-        train_fold(run, config, fold, _fold_data(prepared, rows, table, fold), digest, resume, said)
+        train_fold(run, config, fold, _fold_data(prepared, rows, table, fold), digest, resume, said, clock)
     _sum_up(run, config, said)
 
 

@@ -25,6 +25,7 @@ from src.data.augmentation import Augmentation
 from src.data.loader import Images, OrderedBatches, ShuffledBatches, choose_workers, make_loader
 from src.models import backbone
 from src.training import checkpoint, probe, tracking
+from src.training.clock import Clock
 from src.training.device import choose_device, choose_precision, peak_memory
 from src.training.loop import Position, Training, progress, train_epoch, validate
 from src.training.optimizer import make_optimizer, make_scheduler
@@ -54,24 +55,42 @@ class Interrupted(Exception):
     """Ctrl-C or SIGTERM: the state is saved."""
 
 
+class OutOfTime(Exception):
+    """train.max_minutes are over: the state is saved, and the model kept as it is."""
+
+
 def train_fold(
-    run: Run, config: Config, fold: str, data: FoldData, folds_sha256: str, resume: bool, said: Callable[[str], None]
+    run: Run,
+    config: Config,
+    fold: str,
+    data: FoldData,
+    folds_sha256: str,
+    resume: bool,
+    said: Callable[[str], None],
+    clock: Clock | None = None,
 ) -> None:
     """Train `fold` of `run`, or go on from its last.pt. Ends with the fold's model and predictions in its folder.
 
-    Raises Interrupted after Ctrl-C, when the state is saved; UserError for a loss that is not finite or an image that
-    can't be read.
+    `clock` counts the command's time over all its folds; none: from now on. Raises Interrupted after Ctrl-C and OutOfTime,
+    when the state is saved; UserError for a loss that is not finite or an image that can't be read.
     """
-    _Fold(run, config, fold, data, folds_sha256, said).train(resume)
+    _Fold(run, config, fold, data, folds_sha256, said, clock or Clock(config.train)).train(resume)
 
 
 class _Fold:
     """One fold while it trains."""
 
     def __init__(
-        self, run: Run, config: Config, fold: str, data: FoldData, folds_sha256: str, said: Callable[[str], None]
+        self,
+        run: Run,
+        config: Config,
+        fold: str,
+        data: FoldData,
+        folds_sha256: str,
+        said: Callable[[str], None],
+        clock: Clock,
     ) -> None:
-        self.run, self.config, self.fold, self.data, self.said = run, config, fold, data, said
+        self.run, self.config, self.fold, self.data, self.said, self.clock = run, config, fold, data, said, clock
         self.number = config.data.folds if fold == FULL else int(fold)
         self.folder = run.fold(fold)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -103,18 +122,25 @@ class _Fold:
                 title = f"fold {self.fold}  epoch {training.position.epoch + 1}/{self.config.train.epochs}"
                 for _ in train_epoch(training, loader, labels, title):
                     said_at = _say_progress(training, title, said_at, self.said)
-                    if stop:
-                        checkpoint.save(training.state_dict(), self.folder / "last.pt")
-                        raise Interrupted(self.fold)
-                row, started = _row(training), time.perf_counter()
+                    if stop or self.clock.is_over() or self.clock.checkpoint_is_due():
+                        self._save(training)
+                    if stop or self.clock.is_over():
+                        break
+                if stop and training.position.step < training.steps:
+                    raise Interrupted(f"fold {self.fold}")
+                started = time.perf_counter()
                 oof = self._validate(training, held_out) if held_out is not None else None
-                row["seconds"] = round(row["seconds"] + time.perf_counter() - started, 3)
+                row = _row(training, time.perf_counter() - started)
+                if training.position.step < training.steps:
+                    self._keep(training, row | _scores(oof, self.truth, self.config.competition.metric), oof)
+                    raise OutOfTime(f"fold {self.fold}, epoch {int(row['epoch'])}")
                 self._end_epoch(training, row, oof, tracker, title)
+                self.clock.longest_ending = max(self.clock.longest_ending, time.perf_counter() - started)
         if training.finished:
             self._report(tracker)
         tracker.finish()
         if stop:  # asked during validation: the epoch is over and saved
-            raise Interrupted(self.fold)
+            raise Interrupted(f"fold {self.fold}")
 
     def _fit_probe(self) -> tuple[dict[str, float], Predictions | None]:
         """Start from the linear probe: the row of epoch 0, and the held-out rows' predictions from their features."""
@@ -148,6 +174,8 @@ class _Fold:
         if state is not None:
             training.load_state_dict(state)
             at = training.position
+            if training.history:
+                self._write_history(training)  # the process may have died between last.pt and history.csv
             self.said(f"fold {self.fold}: goes on at epoch {at.epoch + 1}, step {at.step + 1}")
         return training
 
@@ -180,8 +208,7 @@ class _Fold:
     ) -> None:
         """Score, keep the model where it is due, then history.csv and last.pt, which says that the epoch is over."""
         metric = self.config.competition.metric
-        if oof is not None:
-            row |= _scores(oof, self.truth, metric)
+        row |= _scores(oof, self.truth, metric)
         self.said(f"{title}  {_line(row)}")
         score = row.get(f"val_{metric}")
         if score is not None and better(score, training.best, metric):
@@ -193,12 +220,18 @@ class _Fold:
             self._keep(training, row, oof)
         training.history.append(row)
         training.position = Position(epoch=int(row["epoch"]))
-        partial = self.folder / ".history.csv.partial"
-        table = pd.DataFrame(training.history)
-        table.reindex(columns=[*COLUMNS, *table.columns.difference(COLUMNS, sort=False)]).to_csv(partial, index=False)
-        os.replace(partial, self.folder / "history.csv")
-        checkpoint.save(training.state_dict(), self.folder / "last.pt")
+        self._save(training)
+        self._write_history(training)  # last: it says that the epoch is over, to whoever looks at the folder
         tracker.log({name: value for name, value in row.items() if not math.isnan(value)})
+
+    def _save(self, training: Training) -> None:
+        checkpoint.save(training.state_dict(), self.folder / "last.pt")
+        self.clock.has_saved()
+
+    def _write_history(self, training: Training) -> None:
+        partial = self.folder / ".history.csv.partial"
+        pd.DataFrame(training.history).to_csv(partial, index=False)
+        os.replace(partial, self.folder / "history.csv")
 
     def _keep(self, training: Training, row: dict[str, float], oof: Predictions | None) -> None:
         """The fold's model and its out-of-fold predictions."""
@@ -245,21 +278,23 @@ def _say_progress(training: Training, title: str, said_at: float, said: Callable
     return time.monotonic()
 
 
-def _row(training: Training) -> dict[str, float]:
-    """The epoch's row of history.csv, without scores; the same names go to W&B."""
+def _row(training: Training, validating: float) -> dict[str, float]:
+    """The epoch's row of history.csv, without scores; the same names go to W&B. `validating`: seconds that it took."""
     at = training.position
     return {
         "epoch": at.epoch + 1,
         "lr": training.optimizer.param_groups[-1]["lr"],
         "train_loss": at.losses / at.images,
-        "seconds": round(at.seconds, 3),
+        "seconds": round(at.seconds + validating, 3),
         "img_per_s": round(at.images / at.seconds, 2),
         "data_wait": round(at.waited / at.seconds, 4),
         "memory_gb": round(peak_memory(training.device), 3),
     }
 
 
-def _scores(oof: Predictions, truth: np.ndarray, metric: str) -> dict[str, float]:
+def _scores(oof: Predictions | None, truth: np.ndarray, metric: str) -> dict[str, float]:
+    if oof is None:
+        return {}
     names = dict.fromkeys(("log_loss", "accuracy", metric))
     return {f"val_{name}": metrics.score(name, truth, oof.probabilities()) for name in names}
 

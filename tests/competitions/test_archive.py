@@ -96,6 +96,15 @@ def test_an_archive_that_was_downloaded_anew_is_unpacked_again(tmp_path):
     assert visible(tmp_path) == more
 
 
+def test_another_edition_of_a_file_replaces_one_of_the_same_size(tmp_path):
+    zipped(tmp_path / "all.zip", {"train.csv": b"id,label\na,0\n"})
+    unpack_all(tmp_path)
+    corrected = zipped(tmp_path / "all.zip", {"train.csv": b"id,label\na,1\n"})
+    os.utime(corrected, (1, 1))
+    unpack_all(tmp_path)
+    assert visible(tmp_path) == {"train.csv": b"id,label\na,1\n"}
+
+
 def test_a_second_archive_is_unpacked_beside_the_first(tmp_path):
     zipped(tmp_path / "train.zip", {"images/1.jpg": b"1"})
     unpack_all(tmp_path)
@@ -224,7 +233,8 @@ def test_a_file_that_was_half_written_is_written_anew(tmp_path):
     staging = tmp_path / ".all.zip.partial" / "train" / "cat"
     staging.mkdir(parents=True)
     (staging / "0.jpg.partial").write_bytes(b"ca")
-    (staging / "1.jpg").write_bytes(b"short")  # a full disk, a crash: the size tells
+    (staging / "1.jpg").write_bytes(b"short")  # a full disk
+    (staging / "2.jpg").write_bytes(bytes(len(FILES["train/cat/2.jpg"])))  # a crash that lost the content
     unpack_all(tmp_path)
     assert visible(tmp_path) == FILES
 

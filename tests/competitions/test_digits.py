@@ -34,7 +34,7 @@ def test_every_row_has_its_scan_with_its_own_label(root):
     for row in pd.concat([train, test]).itertuples():
         image = cv2.imread(str(root / row.path), cv2.IMREAD_GRAYSCALE)
         assert image.shape == (8, 8)
-        assert np.array_equal(np.round(image / 255 * 16), scans.images[int(row.id)])
+        assert np.array_equal(image, np.round(scans.images[int(row.id)] * 255 / 16)), "0 is black, 16 is white"
         assert labels[row.id] == str(scans.target[int(row.id)])
 
 

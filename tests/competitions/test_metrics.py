@@ -31,6 +31,14 @@ def quadratic_kappa(labels: np.ndarray, predicted: np.ndarray, classes: int) -> 
     return 1 - (weights * observed).sum() / (weights * expected).sum()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_distance_between_classes_counts_one_that_neither_occurs_nor_is_predicted(seed):
+    labels, probabilities = drawn(4, seed, present=[0, 2, 3])
+    probabilities[:, 1] = 0
+    expected = quadratic_kappa(labels, probabilities.argmax(axis=1), 4)
+    assert score("quadratic_kappa", labels, probabilities) == pytest.approx(expected)
+
+
 def test_every_configurable_metric_can_be_computed_and_has_a_direction():
     assert set(NAMES) == set(HIGHER_IS_BETTER)
     for name in NAMES:

@@ -57,7 +57,7 @@ def touch(root: Path, *names: str) -> None:
 def dogs_vs_cats(root: Path, rows: int = 6, test: int = 4) -> Path:
     touch(root, *(f"train/{label}.{i}.jpg" for label in ("cat", "dog") for i in range(rows)))
     touch(root, *(f"test/{i}.jpg" for i in range(1, test + 1)))
-    (root / "sample_submission.csv").write_text("id,label\n" + "".join(f"{i},0.5\n" for i in range(1, test + 1)))
+    (root / "sample_submission.csv").write_text("id,label\n" + "".join(f"{i},0.5\n" for i in range(test, 0, -1)))
     return root
 
 
@@ -163,7 +163,7 @@ def test_archives_in_a_read_only_folder_are_unpacked_below_data(workplace, monke
         found, said = prepared(config())
         assert len(said) == count
         assert found.root == Path("data/dogs_vs_cats")
-        assert found.test["id"].tolist() == ["1", "2", "3", "4"], "the sample submission came along"
+        assert found.test["id"].tolist() == ["4", "3", "2", "1"], "the sample submission came along"
         assert found.train["found"].all()
     assert sorted(path.name for path in source.iterdir()) == before
 
@@ -269,8 +269,8 @@ def test_without_test_files_there_is_a_note_and_no_error(workplace):
 def test_a_sample_submission_without_images_says_that_they_lack(workplace):
     shutil.rmtree(dogs_vs_cats(workplace / "data/dogs_vs_cats") / "test")
     found, _ = prepared(config())
-    assert found.test["id"].tolist() == ["1", "2", "3", "4"]
-    assert "4 of 4 test rows have no image, the first is test/1.jpg" in found.notes
+    assert found.test["id"].tolist() == ["4", "3", "2", "1"]
+    assert "4 of 4 test rows have no image, the first is test/4.jpg" in found.notes
 
 
 def test_a_single_class_cannot_be_learnt(workplace):

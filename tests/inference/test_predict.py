@@ -227,12 +227,16 @@ def test_a_model_of_another_competition_is_refused(run: Run, dogs: Path):
         predict(run, tiny(dogs, "dogs_vs_cats_original"))
 
 
-def test_a_fold_with_classes_in_another_order_is_refused(run: Run, dogs: Path):
+@pytest.mark.parametrize("known", [("cat", "dog"), ()])
+def test_a_fold_with_classes_in_another_order_is_refused(known: tuple[str, ...], run: Run, dogs: Path):
+    """Also where the configuration leaves the classes to the table."""
+    config = tiny(dogs)
+    config = config.model_copy(update={"competition": config.competition.model_copy(update={"classes": known})})
     file = run.fold("1") / "model.safetensors"
     model, card = backbone.load(file, torch.device("cpu"))
     backbone.save(model, replace(card, classes=("dog", "cat")), file)
     with pytest.raises(UserError, match=r"fold-1/model\.safetensors has other classes \(dog, cat\) than the run \(cat, dog\)"):
-        predict(run, tiny(dogs))
+        predict(run, config)
 
 
 def test_a_damaged_model_is_refused(run: Run, dogs: Path):

@@ -100,6 +100,20 @@ def test_the_moving_average_is_what_is_saved_and_validated(whole: Run):
     assert not any(torch.equal(saved[name], state["model"][name]) for name in saved)
 
 
+def test_the_average_is_over_about_its_share_of_the_runs_updates(dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Half of 10 updates: a plain mean of the first five, then each new one counts a fifth."""
+    weights: list[torch.Tensor] = []
+    real = loop.update
+    monkeypatch.setattr(loop, "update", lambda t: real(t) or weights.append(t.model.conv1.weight.detach().clone()))
+    run = Run(tmp_path / "run")
+    train(run, tiny(dogs, train__ema=0.5, train__lr=0.01))
+    expected = weights[0]
+    for number, now in enumerate(weights[1:], 2):
+        expected = expected + (now - expected) / min(number, 5)
+    assert len(weights) == 10
+    torch.testing.assert_close(load_file(run.fold("0") / "model.safetensors")["conv1.weight"], expected)
+
+
 def test_without_an_average_the_last_weights_are_saved(dogs: Path, tmp_path: Path):
     run = Run(tmp_path / "run")
     train(run, tiny(dogs))
@@ -156,6 +170,15 @@ def test_mixing_changes_the_loss_and_trains(mixing: dict, dogs: Path, tmp_path: 
     train(mixed, tiny(dogs, **mixing))
     assert np.isfinite(history(mixed)["train_loss"]).all()
     assert (history(mixed)["train_loss"] != history(plain)["train_loss"]).all()
+
+
+def test_mixed_labels_are_smoothed_as_configured(dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    real = loop.step_forward
+    monkeypatch.setattr(loop, "step_forward", lambda t, *rest: seen.append(t.mixup) or real(t, *rest))
+    train(Run(tmp_path / "run"), tiny(dogs, train__cutmix=1.0, train__label_smoothing=0.2))
+    _, target = seen[0](torch.zeros(4, 3, 32, 32), torch.tensor([0, 0, 0, 0]))
+    torch.testing.assert_close(target, torch.tensor([[0.9, 0.1]] * 4))
 
 
 def test_fold_full_trains_on_all_rows_and_validates_none(dogs: Path, tmp_path: Path):
@@ -258,10 +281,9 @@ def test_a_fold_stopped_anywhere_and_resumed_ends_bit_for_bit_like_one_that_was_
         with pytest.raises(fold.Interrupted, match="0"):
             train(run, config)
     state = checkpoint.load(run.fold("0") / "last.pt")
-    assert (state["epoch"], state["step"]) == ((updates - 1) // 3, (2, 4, 5)[(updates - 1) % 3])
-    assert not (run.fold("0") / "model.safetensors").exists()
+    assert state["epoch"] * 5 + state["step"] == (2, 4, 5, 7, 9, 10)[updates - 1]
     said = train(run, config, resume=True)
-    assert any(line.startswith("fold 0: goes on at epoch") for line in said)
+    assert [line for line in said if line.startswith(("fold 0: goes on at epoch", "fold 0: finished already"))]
     assert_equal_folds(run, whole)
 
 
@@ -291,6 +313,8 @@ def test_a_stop_during_validation_saves_the_epoch_and_stops(epoch: int, whole: R
         patch.setattr(fold, "validate", validate)
         with pytest.raises(fold.Interrupted):
             train(run, config, "0", "1")
+    state = checkpoint.load(run.fold("0") / "last.pt")
+    assert (state["epoch"], state["step"]) == (epoch, 0)
     assert history(run)["epoch"].tolist() == [1, 2][:epoch]
     assert not run.fold("1").exists()
     said = train(run, config, resume=True)
@@ -298,21 +322,24 @@ def test_a_stop_during_validation_saves_the_epoch_and_stops(epoch: int, whole: R
     assert_equal_folds(run, whole)
 
 
-@pytest.mark.parametrize("saves", [1, 2])
-def test_a_crash_between_history_and_checkpoint_doubles_no_row(saves: int, whole: Run, dogs: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("file", "time"),
+    [("oof.npz", 1), ("model.safetensors", 1), ("history.csv", 1), ("history.csv", 2), ("last.pt", 1), ("last.pt", 2)],
+)
+def test_a_crash_at_the_end_of_an_epoch_doubles_no_row(file: str, time: int, whole: Run, dogs: Path, tmp_path: Path):
+    """Just before this file is put in its place for the first or second time."""
     run, config = Run(tmp_path / "run"), tiny(dogs, **EVERYTHING)
-    real, done = checkpoint.save, itertools.count(1)
+    real, done = os.replace, itertools.count(1)
 
-    def save(*arguments) -> None:
-        if next(done) == saves:
+    def replace(source: Path, target: Path) -> None:
+        if target.name == file and next(done) == time:
             raise SystemError("power cut")
-        real(*arguments)
+        real(source, target)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "save", save)
+        patch.setattr(os, "replace", replace)
         with pytest.raises(SystemError):
             train(run, config)
-    assert len(history(run)) == saves
     train(run, config, resume=True)
     assert_equal_folds(run, whole)
 
