@@ -106,7 +106,7 @@ class CompetitionConfig(Section):
 
 
 class ModelConfig(Section):
-    name: str = knob("resnet18", "backbone: any of timm's models, or alexnet, lenet5")
+    name: str = knob("resnet18", "backbone: any of timm's models, or alexnet, cifar_net")
     weights: str = knob("hub", "pretrained weights: hub, none, or a .safetensors/.pth file")
     image_size: int | None = knob(None, "height and width fed to the model, pixels; none: the model's own", ge=8, le=4096)
     mean: tuple[float, float, float] | None = knob(None, "per channel, in [0, 1]; none: the model's own")
@@ -135,6 +135,17 @@ class ModelConfig(Section):
         return {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in self.kwargs)}
 
 
+REFUSED, KEPT = "refuse", "keep"
+POLICIES = {  # what becomes of the audit's findings in the training rows (src/data/audit.py says what each kind means)
+    **dict.fromkeys(("empty", "not_an_image", "unreadable", "truncated", "outside_root"), REFUSED),
+    **dict.fromkeys(
+        ("grey_tail", "damaged", "leak", "label_conflict", "exact_duplicate", "near_duplicate", "shared_path"), KEPT
+    ),
+    **dict.fromkeys(("label_spelling", "id_spelling", "one_colour", "tiny", "extreme_aspect", "cmyk", "sixteen_bit"), KEPT),
+    **dict.fromkeys(("animated", "exif_rotated", "wrong_suffix"), KEPT),
+}
+
+
 class DataConfig(Section):
     root: str | None = knob(
         None, "folder of the competition's files; none: data/NAME, then Kaggle's /kaggle/input/SLUG", identity=False
@@ -142,12 +153,33 @@ class DataConfig(Section):
     folds: int = knob(5, "number of folds", ge=2, le=100)
     seed: int = knob(0, "seed of the split into folds", ge=0, lt=2**32)
     missing: Literal["refuse", "drop"] = knob("refuse", "training rows without an image: stop, or leave them out and say so")
+    audit: bool = knob(True, "look at every image before training: faults, and duplicates, which then share a fold")
+    policy: tuple[str, ...] = knob(
+        (), "what becomes of training rows with a finding, as in grey_tail=drop: refuse, drop or keep; the rest by default"
+    )
     resize: Literal["crop", "squash", "pad"] = knob(
         "crop", "to the model's square: cut the middle out, squash the picture, or pad it with black"
     )
     augmentation: Literal["none", "light", "medium", "strong"] = knob("medium", "recipe in src/data/augmentation.py")
     workers: int | None = knob(None, "processes that load images; none: from the cores at hand", ge=0, le=256, identity=False)
     rows: int | None = knob(None, "only this many training rows, drawn by class, for trying things out", ge=2)
+
+    @field_validator("policy")
+    @classmethod
+    def _known_policies(cls, policy: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in policy:
+            kind, _, what = entry.partition("=")
+            if kind not in POLICIES:
+                raise ValueError(
+                    f"{kind!r} is no kind of finding{nearest(kind, list(POLICIES)) or '; those are ' + ', '.join(POLICIES)}"
+                )
+            if what not in (REFUSED, "drop", KEPT):
+                raise ValueError(f"{entry!r}: choose refuse, drop or keep, as in {kind}=drop")
+        return policy
+
+    def policies(self) -> dict[str, str]:
+        """Each kind of finding with what becomes of its training rows."""
+        return POLICIES | dict(entry.split("=") for entry in self.policy)
 
 
 class TrainConfig(Section):
@@ -239,6 +271,8 @@ def wanted_folds(asked: tuple[str, ...], count: int) -> list[str]:
     """("all",) → ["0", …]; ("0", "full") → as they are. Raises ConfigError for a fold out of range."""
     every = [str(fold) for fold in range(count)]
     wanted: list[str] = []
+    if not asked:
+        raise ConfigError(f"--fold: a value is missing; choose from {', '.join(every)}, all, {FULL}")
     for fold in asked:
         if fold not in (*every, "all", FULL):
             raise ConfigError(f"--fold {fold}: choose from {', '.join(every)}, all, {FULL} (data.folds is {count})")
@@ -248,7 +282,9 @@ def wanted_folds(asked: tuple[str, ...], count: int) -> list[str]:
 
 def shortened(config: Config) -> Config:
     """--debug: a few hundred rows and two epochs of two steps, to see the whole chain run."""
-    data = config.data.model_copy(update={"rows": max(256, 4 * config.data.folds * len(config.competition.classes))})
+    data = config.data.model_copy(
+        update={"audit": False, "rows": max(256, 4 * config.data.folds * len(config.competition.classes))}
+    )
     train = config.train.model_copy(update={"epochs": 2, "steps_per_epoch": 2, "batch_size": min(16, config.train.batch_size)})
     return config.model_copy(update={"data": data, "train": train})
 

@@ -330,3 +330,10 @@ def test_a_shortened_configuration_is_valid_and_still_gives_every_class_to_every
 def test_a_competition_can_be_written_out_in_yaml_alone():
     fields = yaml.safe_load("{name: mine, train_csv: t.csv, id_column: image_id, metric: quadratic_kappa}")
     assert CompetitionConfig.model_validate(fields).train_images == "train/{id}.jpg"
+
+
+def test_every_kind_of_finding_but_those_without_a_row_to_train_on_has_a_policy():
+    from src.config import POLICIES
+    from src.data.audit import KINDS
+
+    assert set(POLICIES) == set(KINDS) - {"missing", "orphan"}

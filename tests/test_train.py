@@ -139,7 +139,7 @@ def test_debug_runs_the_digits_chain_in_a_run_of_its_own_and_tracks_it_offline(c
         (("--fold", "7"), "--fold 7: choose from 0, 1, 2, 3, 4, all, full"),
         (("--model.name", "resnet188"), "did you mean resnet18"),
         (("--model.weights", "absent.pth"), "absent.pth: no such file"),
-        (("--config", DOGS), "data/dogs_vs_cats: train/ not found"),
+        (("--config", DOGS, "--model.weights", "none"), "data/dogs_vs_cats: train/ not found"),
     ],
 )
 def test_what_needs_more_than_the_configuration_is_refused_in_one_line(command, arguments, said):

@@ -16,6 +16,7 @@ TINY = {
     "data.folds": 2,
     "data.workers": 0,
     "data.resize": "squash",
+    "data.audit": False,
     "train.epochs": 2,
     "train.batch_size": 4,
     "train.device": "cpu",

@@ -15,7 +15,7 @@ import pandas as pd
 
 from src.data import inventory
 from src.data.duplicates import Finding, duplicate_findings, merged_groups, same_picture
-from src.data.facts import DAMAGED, EMPTY, FOREIGN, TRUNCATED, UNREADABLE, text
+from src.data.facts import DAMAGED, EMPTY, FOREIGN, GREY_TAIL, TRUNCATED, UNREADABLE, text
 from src.data.inventory import MISSING
 from src.errors import UserError
 
@@ -25,7 +25,8 @@ KINDS = {
     "empty": "file of zero bytes",
     "not_an_image": "file of another kind under an image's name",
     "unreadable": "image that can't be decoded",
-    "truncated": "image whose end is missing; what decodes has a grey tail",
+    "truncated": "image that can't be decoded, as its end is missing",
+    "grey_tail": "image whose end is missing; it decodes, with a grey tail",
     "damaged": "image whose data are damaged inside; it decodes with wrong blocks",
     "leak": "training image that is also a test image",
     "label_conflict": "one picture under different labels",
@@ -164,7 +165,7 @@ def _image_findings(rows: pd.DataFrame, facts: np.ndarray, paths: Collection[str
 
 def _checks(facts: np.ndarray, paths: Collection[str]) -> Iterator[tuple[str, np.ndarray, Callable[[np.void], str]]]:
     """(kind, (n,) bool of the files that are so, what to say of one)."""
-    for verdict in (MISSING, EMPTY, FOREIGN, UNREADABLE, TRUNCATED, DAMAGED):
+    for verdict in (MISSING, EMPTY, FOREIGN, UNREADABLE, TRUNCATED, GREY_TAIL, DAMAGED):
         yield verdict, facts["verdict"] == verdict.encode(), lambda fact: text(fact["detail"])
     readable = facts["height"] > 0
     short, long = np.minimum(facts["height"], facts["width"]), np.maximum(facts["height"], facts["width"])

@@ -22,7 +22,8 @@ from PIL import Image
 
 from src.data import image as decoder
 
-OK, EMPTY, FOREIGN, UNREADABLE, TRUNCATED, DAMAGED = "ok", "empty", "not_an_image", "unreadable", "truncated", "damaged"
+OK, EMPTY, FOREIGN, UNREADABLE = "ok", "empty", "not_an_image", "unreadable"
+TRUNCATED, GREY_TAIL, DAMAGED = "truncated", "grey_tail", "damaged"
 THUMB = 16  # pixels; side of the grey thumbnail that confirms what the hash suspects
 GREY, TOLERANCE = 128, 3  # libjpeg's filling for data that never came, and what re-encoding such a picture adds to it
 
@@ -86,7 +87,7 @@ def _examine(path: Path, fact: np.void) -> None:
     _measure(picture, fact)
     if _CUT.search(words()) or fact["grey_rows"]:
         rows = f"; the last {fact['grey_rows']} of {fact['height']} rows are grey" if fact["grey_rows"] else ""
-        _judge(fact, TRUNCATED, ("its data end early" if _CUT.search(words()) else "decodes without complaint") + rows)
+        _judge(fact, GREY_TAIL, ("its data end early" if _CUT.search(words()) else "decodes without complaint") + rows)
     elif hurt := _HURT.search(words()):
         _judge(fact, DAMAGED, f"libjpeg: {hurt[1]}")
 

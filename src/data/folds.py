@@ -23,14 +23,21 @@ def make_folds(rows: pd.DataFrame, folds: int, seed: int) -> pd.DataFrame:
     """
     _refuse_rare_classes(rows, folds)
     # A row without a group is a group of its own.
-    groups = rows["group"].where(rows["group"] != "", "row " + rows["id"]).to_numpy()
-    grouped = len(np.unique(groups)) < len(rows)
-    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(folds, shuffle=True, random_state=seed)
+    unit = pd.Series(np.where(rows["group"] != "", rows["group"], "row " + rows["id"]))
+    largest = int(unit.value_counts().max())
     table = rows[["id", "label", "group"]].assign(fold=-1).reset_index(drop=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # sklearn warns of rare classes; they are refused by name below
-        for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(rows)), rows["label"].to_numpy(), groups)):
-            table.loc[held_out, "fold"] = fold
+        warnings.simplefilter("ignore", UserWarning)  # sklearn warns of rare classes; they are refused by name above
+        if largest * 100 * folds <= len(rows) or largest == 1:
+            # Duplicates: one row stands for its group, the others follow. StratifiedGroupKFold took 31 s for 105,392 rows.
+            first = ~unit.duplicated().to_numpy()
+            splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(unit[first], table["label"][first])
+            fold_of = {name: fold for fold, (_, held_out) in enumerate(splits) for name in unit[first].iloc[held_out]}
+            table["fold"] = unit.map(fold_of).to_numpy()
+        else:
+            splits = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(unit, table["label"], unit)
+            for fold, (_, held_out) in enumerate(splits):
+                table.loc[held_out, "fold"] = fold
     check_folds(table, folds)
     return table
 

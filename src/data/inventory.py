@@ -23,7 +23,7 @@ from src.errors import UserError
 MISSING = "missing"
 CHUNK = 64  # files a task: 0.1 s of small photographs, so that the bar moves and no process waits long at the end
 # A cache made with another decoder, hash or layout is made anew. Raise the number when facts.py measures anything else.
-VERSION = f"1 opencv {cv2.__version__} imagehash {imagehash.__version__} {FACTS.itemsize}"
+VERSION = f"2 opencv {cv2.__version__} imagehash {imagehash.__version__} {FACTS.itemsize}"
 
 
 def take(

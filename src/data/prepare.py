@@ -6,8 +6,9 @@ prepare.py prints what this finds; train.py and predict.py call the same steps b
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,9 @@ from src.competitions import archive, digits, kaggle, tables
 from src.config import CompetitionConfig, Config
 from src.data import folds
 from src.errors import UserError
+
+if TYPE_CHECKING:
+    from src.data.audit import Audit
 
 KAGGLE_INPUT = Path("/kaggle/input")
 
@@ -29,6 +33,7 @@ class Prepared:
     train: pd.DataFrame  # id, path, label, group, found (bool)
     test: pd.DataFrame | None  # id, path, found; None where the test set is not there
     notes: tuple[str, ...]
+    audit: "Audit | None" = None
 
 
 def prepare(config: Config, said: Callable[[str], None] = print) -> Prepared:
@@ -51,13 +56,33 @@ def prepare(config: Config, said: Callable[[str], None] = print) -> Prepared:
     return Prepared(root, classes, train, test, (summary, _describe_classes(train, classes), *notes))
 
 
+def audited(config: Config, prepared: Prepared, said: Callable[[str], None] = print) -> Prepared:
+    """The same after a look at every image: `audit` holds the findings, and duplicates share a group, so one fold.
+
+    Files already looked at are known from a cache beside the data. Without data.audit: `prepared` as it is.
+    """
+    if not config.data.audit:
+        return prepared
+    from src.data.audit import audit  # here: it brings Pillow and a hash library that prediction doesn't need
+
+    competition, root = config.competition, prepared.root
+    listed = {path for pattern in (competition.train_images, competition.test_images) for path in tables.listing(root, pattern)}
+    cache = _beside(prepared, competition) / ".audit.npz"
+    result = audit(root, prepared.train, prepared.test, listed, cache, config.data.workers or None, said)
+    train = prepared.train.assign(group=result.groups)
+    told = [line for line in result.summary() if line.split(":")[0].strip() not in ("missing", "orphan")]  # counted above
+    return replace(prepared, train=train, audit=result, notes=(*prepared.notes, *told))
+
+
 def prepare_and_report(config: Config, download: bool, said: Callable[[str], None] = print) -> None:
     """prepare.py's work: what was found, line by line, and folds.csv where there is something to train on."""
     if download:
         kaggle.download(config.competition, locate(config))
-    prepared = prepare(config, said)
+    prepared = audited(config, prepare(config, said), said)
     for note in prepared.notes:
         said(note)
+    if prepared.audit is not None:
+        _write_audit(config, prepared, said)
     try:
         rows = training_rows(config, prepared)
         table = folds.make_folds(rows, config.data.folds, config.data.seed)
@@ -80,11 +105,46 @@ def training_rows(config: Config, prepared: Prepared) -> pd.DataFrame:
             f"{prepared.root / first['path']}; --data.missing drop leaves them out and uses the other {len(rows) - lost:,}"
         )
     rows = rows[rows["found"]].drop(columns="found")
+    if prepared.audit is not None:
+        rows = _apply_policies(config, prepared.audit, rows)
     if rows.empty:
         raise UserError(f"{prepared.root}: none of the {len(prepared.train):,} training rows has an image")
     if config.data.rows is not None and config.data.rows < len(rows):
         rows = _draw(rows, config.data.rows, config.data.seed)
     return rows.reset_index(drop=True)
+
+
+def _beside(prepared: Prepared, competition: CompetitionConfig) -> Path:
+    """Where what is found about the data is kept: with it, or below runs/ where it is read-only, as on Kaggle."""
+    return prepared.root if os.access(prepared.root, os.W_OK) else Path("runs") / ".audit" / competition.name
+
+
+def _apply_policies(config: Config, audit: "Audit", rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` without those that a policy drops. Raises UserError for findings that a policy refuses."""
+    findings = audit.findings[(audit.findings["part"] == "train") & audit.findings["id"].isin(rows["id"])]
+    policies = config.data.policies()
+    for kind in findings["kind"].unique():
+        found = findings[findings["kind"] == kind]
+        if policies.get(kind) == "refuse":
+            first = found.iloc[0]
+            raise UserError(
+                f"{len(found):,} training rows are {kind}, the first is id {first['id']!r}, {first['path']}: "
+                f"{first['detail']}; "
+                f"--data.policy {kind}=drop leaves them out, audit.csv (prepare.py) lists them"
+            )
+    dropped = findings[findings["kind"].map(policies) == "drop"]
+    return rows[~rows["id"].isin(dropped["id"])]
+
+
+def _write_audit(config: Config, prepared: Prepared, said: Callable[[str], None]) -> None:
+    """audit.csv and a sheet of examples beside the data."""
+    from src.data.sheet import picture_sheet
+
+    folder = _beside(prepared, config.competition)
+    prepared.audit.write(folder / "audit.csv")
+    if len(prepared.audit.findings):
+        picture_sheet(prepared.audit.findings, prepared.root, folder / "audit.png")
+        said(f"audit: {folder / 'audit.csv'}, with examples in {folder / 'audit.png'}")
 
 
 def write_competition_folds(config: Config, prepared: Prepared, table: pd.DataFrame) -> Path | None:

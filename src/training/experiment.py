@@ -31,7 +31,7 @@ def train(
     device = choose_device(config.train.device)
     _, why = choose_precision(config.train, device)
     _check_model(config)
-    prepared = prepare.prepare(config, said)
+    prepared = prepare.audited(config, prepare.prepare(config, said), said)
     for note in prepared.notes:
         said(note)
     rows = prepare.training_rows(config, prepared)

@@ -122,9 +122,10 @@ class _Fold:
                 title = f"fold {self.fold}  epoch {training.position.epoch + 1}/{self.config.train.epochs}"
                 for _ in train_epoch(training, loader, labels, title):
                     said_at = _say_progress(training, title, said_at, self.said)
-                    if stop or self.clock.is_over() or self.clock.checkpoint_is_due():
+                    ending = bool(stop) or self.clock.is_over()  # asked once: what is not saved must not end
+                    if ending or self.clock.checkpoint_is_due():
                         self._save(training)
-                    if stop or self.clock.is_over():
+                    if ending:
                         break
                 if stop and training.position.step < training.steps:
                     raise Interrupted(f"fold {self.fold}")
@@ -265,7 +266,8 @@ class _Fold:
 
 
 def better(score: float, than: float | None, metric: str) -> bool:
-    if than is None:
+    """Whether the metric is better than before; anything is better than nothing and than NaN."""
+    if than is None or math.isnan(than):
         return True
     return score > than if metrics.HIGHER_IS_BETTER[metric] else score < than
 

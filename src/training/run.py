@@ -128,9 +128,11 @@ def or_dash(value: float, digits: int) -> str:
 
 def default_name(config_path: Path, config: Config, debug: bool) -> str:
     """dogs_vs_cats-resnet50 for configs/dogs_vs_cats/resnet50.yaml, and a hash of what the command line changed."""
-    parts = [config_path.parent.name] if config_path.parent.parent.name == "configs" else []
+    parts = [config_path.parent.name, config_path.stem] if config_path.parent.parent.name == "configs" else [config_path.stem]
+    if config_path.name == "config.yaml":  # a run's own: the run is repeated
+        parts = [config_path.resolve().parent.name, "again"]
     digest = config.digest(configuration.load(config_path))
-    return "-".join([*parts, config_path.stem, *([digest] if digest else []), *(["debug"] if debug else [])])
+    return "-".join([*parts, *([digest] if digest else []), *(["debug"] if debug else [])])
 
 
 def _made_with(device: str) -> dict[str, str]:

@@ -78,12 +78,12 @@ FILES: dict[str, tuple[bytes, set[str]]] = {
     "jpeg_header_only.jpg": (of(11)[:20], {"truncated"}),
     "jpeg_without_its_last_two_bytes.jpg": (of(12)[:-2], {"truncated"}),
     "jpeg_filled_up_with_zeros.jpg": (half(of(13)) + bytes(3000), {"truncated"}),
-    "cut_jpeg_closed_again.jpg": (half(of(14)) + EOI, {"truncated"}),
-    "jpeg_that_lacks_ten_bytes_closed_again.jpg": (of(15)[:-12] + EOI, {"truncated"}),
-    "cut_progressive_jpeg_closed_again.jpg": (half(of(16, progressive=True)) + EOI, {"truncated"}),
-    "grey_tail_saved_as_png.png": (encode(grey_tail(17, 16), "PNG"), {"truncated"}),
-    "grey_tail_saved_as_jpeg.jpg": (encode(grey_tail(18, 24)), {"truncated"}),
-    "grey_tail_shrunk.png": (encode(cv2.resize(grey_tail(19, 16), None, fx=0.5, fy=0.5), "PNG"), {"truncated"}),
+    "cut_jpeg_closed_again.jpg": (half(of(14)) + EOI, {"grey_tail"}),
+    "jpeg_that_lacks_ten_bytes_closed_again.jpg": (of(15)[:-12] + EOI, {"grey_tail"}),
+    "cut_progressive_jpeg_closed_again.jpg": (half(of(16, progressive=True)) + EOI, {"grey_tail"}),
+    "grey_tail_saved_as_png.png": (encode(grey_tail(17, 16), "PNG"), {"grey_tail"}),
+    "grey_tail_saved_as_jpeg.jpg": (encode(grey_tail(18, 24)), {"grey_tail"}),
+    "grey_tail_shrunk.png": (encode(cv2.resize(grey_tail(19, 16), None, fx=0.5, fy=0.5), "PNG"), {"grey_tail"}),
     "cut_png.png": (half(of(20, "PNG")), {"truncated"}),
     "png_without_its_end_chunk.png": (of(21, "PNG")[:-12], {"truncated"}),
     "cut_webp.webp": (half(of(22, "WEBP")), {"truncated"}),
@@ -167,7 +167,11 @@ def test_every_detail_is_one_line_that_says_something(planted: Audit):
 
 def test_the_decoders_complaints_stay_off_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture):
     write(tmp_path, {"a.jpg": half(of(14)) + EOI, "b.png": flipped(of(27, "PNG"), 0.5), "c.tif": half(of(25, "TIFF"))})
-    assert audit(tmp_path, train_table(["a.jpg", "b.png", "c.tif"]), None).counts == {"unreadable": 1, "truncated": 2}
+    assert audit(tmp_path, train_table(["a.jpg", "b.png", "c.tif"]), None).counts == {
+        "unreadable": 1,
+        "truncated": 1,
+        "grey_tail": 1,
+    }
     assert capfd.readouterr() == ("", "")
 
 
@@ -346,7 +350,7 @@ def test_what_is_known_of_dogs_vs_cats(tmp_path: Path):
     result = audit(tmp_path, train, test, tables.listing(tmp_path, "{id}"))
     found = result.findings
     assert list(zip(found["kind"], found["id"], found["twin"], strict=True)) == [
-        ("truncated", "cat.6329", ""),
+        ("grey_tail", "cat.6329", ""),
         ("leak", "cat.1447", "605"),
         ("leak", "cat.5942", "680"),
         ("exact_duplicate", "cat.6204", "cat.6143"),

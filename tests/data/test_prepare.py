@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import SHARED, write_image
+from conftest import SHARED, write_dogs_vs_cats, write_image
 
 from src import config as configuration
 from src.config import CompetitionConfig, Config, DataConfig, built_in
 from src.data import folds, prepare
 from src.data.image import fit, read
-from src.data.prepare import Prepared, locate, prepare_and_report, training_rows
+from src.data.prepare import Prepared, audited, locate, prepare_and_report, training_rows
 from src.errors import UserError
 
 REAL_SHOPEE = SHARED / "data" / "shopee-product-detection-student"
@@ -45,7 +45,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def config(competition: str | CompetitionConfig = "dogs_vs_cats", **data) -> Config:
     given = built_in(competition) if isinstance(competition, str) else competition
-    return Config(competition=given, data=DataConfig(**data))
+    return Config(competition=given, data=DataConfig(**{"audit": False} | data))
 
 
 def touch(root: Path, *names: str) -> None:
@@ -440,3 +440,50 @@ def test_real_shopee_tables_of_which_few_rows_have_images(real_shopee):
     assert said.startswith("42 of 42 classes have fewer rows than the 5 folds: 00 (3), 01 (3), ")
     assert "41 (3); use --data.folds 3" in said
     assert folds.make_folds(rows, 3, 0)["fold"].value_counts().tolist() == [42, 42, 42]
+
+
+# The audit in front of training
+
+
+def pictured(root: Path, rows: int = 6) -> Path:
+    """Dogs vs. Cats with real pictures, of which cat.1 is a copy of cat.0 and dog.0 can't be decoded."""
+    write_dogs_vs_cats(root, rows=rows)
+    shutil.copy(root / "train/cat.0.jpg", root / "train/cat.1.jpg")
+    (root / "train/dog.0.jpg").write_bytes((root / "train/dog.0.jpg").read_bytes()[:100])
+    return root
+
+
+def test_what_cannot_be_decoded_is_refused_before_training_with_its_kind_and_the_remedy(workplace):
+    pictured(workplace / "data/dogs_vs_cats")
+    knobs = config(audit=True, workers=0)
+    said = refusal(lambda: training_rows(knobs, audited(knobs, prepared(knobs)[0])))
+    assert said.startswith("1 training rows are ")
+    assert "id 'dog.0', train/dog.0.jpg" in said
+    assert "=drop leaves them out" in said
+
+
+@pytest.mark.parametrize(("policy", "left"), [((), 11), (("exact_duplicate=drop",), 10)])
+def test_policies_drop_what_they_name_and_duplicates_share_a_fold(workplace, policy, left):
+    pictured(workplace / "data/dogs_vs_cats")
+    first = config(audit=True, workers=0)
+    found = audited(first, prepared(first)[0])
+    broken = found.audit.findings.query("id == 'dog.0'")["kind"].iloc[0]
+    knobs = config(audit=True, workers=0, policy=(f"{broken}=drop", *policy))
+    rows = training_rows(knobs, found)
+    assert len(rows) == left
+    assert "dog.0" not in rows["id"].tolist()
+    groups = rows.set_index("id")["group"]
+    assert (groups.get("cat.1") == groups["cat.0"]) == (policy == ())
+    table = folds.make_folds(rows, 2, 0).set_index("id")["fold"]
+    assert table.get("cat.1", table["cat.0"]) == table["cat.0"]
+
+
+def test_the_report_writes_the_audit_beside_the_data_and_reads_each_image_once(workplace):
+    root = pictured(workplace / "data/dogs_vs_cats")
+    knobs = config(audit=True, workers=0, folds=2)
+    report = reported(knobs)
+    assert "audit: 19 images, 19 of them read anew" in report
+    assert "exact_duplicate: 1" in report
+    assert (root / "audit.csv").read_text().startswith("part,id,path,kind,detail,twin,twin_path\n")
+    assert (root / "audit.png").stat().st_size > 1000
+    assert "audit: 19 images, 0 of them read anew" in reported(knobs)

@@ -76,13 +76,12 @@ def test_a_submission_of_any_predictions_is_valid(kind: str, data: st.DataObject
     assert pd.read_csv(file, dtype=str, keep_default_na=False).iloc[:, 0].tolist() == predicted.ids.tolist()
 
 
-def test_a_probability_is_that_of_the_positive_class(file: Path):
-    lines = written(
-        DOGS, Predictions(np.array(["7", "2"]), np.log(np.array([[3, 1], [1, 4]], np.float32)), ("cat", "dog")), file
-    )
+def test_a_probability_is_that_of_the_positive_class_with_all_its_digits(file: Path):
+    cat_and_dog = np.array([[3, 1], [1, 6], [1, 1e-7]], np.float32)
+    lines = written(DOGS, Predictions(np.array(["7", "2", "3"]), np.log(cat_and_dog), ("cat", "dog")), file)
     assert lines[0] == "id,label"
-    assert [line.split(",")[0] for line in lines[1:]] == ["7", "2"]
-    assert [float(line.split(",")[1]) for line in lines[1:]] == pytest.approx([0.25, 0.8], rel=1e-6)
+    assert [line.split(",")[0] for line in lines[1:]] == ["7", "2", "3"]
+    assert [float(line.split(",")[1]) for line in lines[1:]] == pytest.approx([1 / 4, 6 / 7, 1e-7], rel=1e-6)
 
 
 def test_a_label_keeps_its_two_digits(file: Path):

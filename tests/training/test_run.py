@@ -216,3 +216,10 @@ def test_the_labels_of_rows_are_found_by_id(run: Run):
     ids = np.array(["004", "000", "002"])
     assert run.labels(ids, CLASSES).tolist() == [1, 0, 2]
     assert run.labels(ids, CLASSES[::-1]).tolist() == [1, 2, 0]
+
+
+def test_a_repeated_run_is_named_after_the_one_it_repeats(tmp_path: Path):
+    (tmp_path / "runs/first").mkdir(parents=True)
+    path = tmp_path / "runs/first/config.yaml"
+    path.write_text("competition: digits\n")
+    assert default_name(path, configuration.load(path), debug=False) == "first-again"
