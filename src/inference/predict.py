@@ -30,6 +30,9 @@ def predict_run(run: Run, config: Config, partial: bool, said: Callable[[str], N
     if not trained:
         raise UserError(f"{run.path} has no trained fold; `python train.py --name {run.name} --fold all` trains them")
     _check_models(run, config, trained)
+    for fold in trained:
+        if run.epochs_done(fold) < config.train.epochs:
+            said(f"fold {fold} is not finished: {max(0, run.epochs_done(fold))} of {config.train.epochs} epochs")
     prepared = prepare.prepare(config, said)
     test = _test_rows(prepared, partial)
     views = views_of(config)

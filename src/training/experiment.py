@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
@@ -68,7 +67,7 @@ def _still_to_train(
         for fold in begun:
             shutil.rmtree(run.fold(fold))
         return wanted
-    finished = [fold for fold in begun if _epochs(run.fold(fold)) >= config.train.epochs]
+    finished = [fold for fold in begun if run.epochs_done(fold) >= config.train.epochs]
     if begun and not resume:
         state = "trained already" if set(begun) == set(finished) else "begun"
         raise UserError(
@@ -78,14 +77,6 @@ def _still_to_train(
     for fold in finished:
         said(f"fold {fold}: finished already")
     return [fold for fold in wanted if fold not in finished]
-
-
-def _epochs(folder: Path) -> int:
-    """How many epochs of a fold are in its history.csv, where there is a model of them; -1: none."""
-    history = folder / "history.csv"
-    if not history.is_file() or not (folder / "model.safetensors").is_file():
-        return -1
-    return int(pd.read_csv(history)["epoch"].max())
 
 
 def _precision(config: Config, device: object) -> str:

@@ -38,6 +38,13 @@ class Run:
         found = [path.parent.name.removeprefix("fold-") for path in self.path.glob("fold-*/model.safetensors")]
         return sorted(found, key=lambda fold: (not fold.isdigit(), fold.zfill(4)))
 
+    def epochs_done(self, fold: str) -> int:
+        """How many epochs of a fold are in its history.csv, where there is a model of them; -1: none."""
+        history = self.fold(fold) / "history.csv"
+        if not history.is_file() or not (self.fold(fold) / "model.safetensors").is_file():
+            return -1
+        return int(pd.read_csv(history)["epoch"].max())
+
     def folds_csv(self) -> Path:
         return self.path / "folds.csv"
 

@@ -1,0 +1,39 @@
+"""When to save and when to stop, by a clock that the test turns."""
+
+import pytest
+
+from src.config import TrainConfig
+from src.training import clock
+from src.training.clock import Clock
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    time = [1000.0]
+    monkeypatch.setattr(clock.time, "monotonic", lambda: time[0])
+    return time
+
+
+def test_a_checkpoint_is_due_after_its_minutes_and_again_after_each_save(now: list[float]):
+    ours = Clock(TrainConfig(checkpoint_minutes=2))
+    now[0] += 119
+    assert not ours.checkpoint_is_due()
+    now[0] += 1
+    assert ours.checkpoint_is_due()
+    ours.has_saved()
+    assert not ours.checkpoint_is_due()
+
+
+def test_without_a_limit_the_time_is_never_over(now: list[float]):
+    ours = Clock(TrainConfig())
+    now[0] += 1e9
+    assert not ours.is_over()
+
+
+def test_the_time_is_over_early_enough_to_validate_and_save(now: list[float]):
+    ours = Clock(TrainConfig(max_minutes=10))
+    ours.longest_ending = 40.0  # seconds
+    now[0] += 600 - 61
+    assert not ours.is_over()
+    now[0] += 1
+    assert ours.is_over()
