@@ -26,7 +26,7 @@ def main() -> None:
     from src.report import compare
 
     rows = compare.read_rows([Path(path) for path in flags.runs] or compare.all_runs())
-    Console(soft_wrap=not sys.stdout.isatty()).print(compare.table(rows))
+    Console(width=None if sys.stdout.isatty() else 200).print(compare.table(rows))
     for line in compare.config_differences(rows):
         print(line)
 

@@ -212,10 +212,8 @@ class _Fold:
         row |= _scores(oof, self.truth, metric)
         self.said(f"{title}  {_line(row)}")
         score = row.get(f"val_{metric}")
-        if score is not None and better(score, training.best, metric):
-            training.best, is_best = score, True
-        else:
-            is_best = False
+        is_best = score is not None and better(score, training.best, metric)
+        training.best = score if is_best else training.best
         is_last = row["epoch"] == self.config.train.epochs
         if is_last if self.config.train.keep == "last" or score is None else is_best:
             self._keep(training, row, oof)
