@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, TINY_MODEL, write_dogs_vs_cats, write_shopee
 
+from conftest import REPOSITORY, TINY_MODEL, write_dogs_vs_cats, write_shopee
 from src import config
 
 DOGS = "configs/dogs_vs_cats/mobilenetv2.yaml"

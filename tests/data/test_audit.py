@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SHARED
-from pictures import encode, picture, test_table, train_table, write
 from PIL import Image
 
+from conftest import SHARED
+from pictures import encode, picture, test_table, train_table, write
 from src.competitions import tables
 from src.config import built_in
 from src.data.audit import COLUMNS, KINDS, Audit, audit

@@ -8,9 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from conftest import SHARED
 from pictures import encode, picture, test_table, train_table, write
-
 from src.data import duplicates
 from src.data.audit import Audit, audit
 from src.data.duplicates import BITS, components, correlation, near_pairs, same_picture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import encode, picture, write
 
+from pictures import encode, picture, write
 from src.data import inventory
 from src.data.facts import FACTS
 from src.errors import UserError

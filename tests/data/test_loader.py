@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import write_image
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import write_image
 from src.data.augmentation import Augmentation
 from src.data.image import ImageError, fit, read
 from src.data.loader import Images, OrderedBatches, ShuffledBatches, choose_workers, make_loader, read_batches

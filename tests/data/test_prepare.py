@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import SHARED, write_dogs_vs_cats, write_image
 
+from conftest import SHARED, write_dogs_vs_cats, write_image
 from src import config as configuration
 from src.config import CompetitionConfig, Config, DataConfig, built_in
 from src.data import folds, prepare

@@ -5,9 +5,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from pictures import encode, picture, test_table, train_table, write
 from PIL import ImageFile
 
+from pictures import encode, picture, test_table, train_table, write
 from src.data.audit import audit
 from src.data.sheet import picture_sheet
 from src.errors import UserError

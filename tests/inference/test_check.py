@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from conftest import write_dogs_vs_cats
-from tiny_runs import tiny
 
+from conftest import write_dogs_vs_cats
 from src.errors import UserError
 from src.inference import check
+from tiny_runs import tiny
 
 
 @pytest.fixture(scope="module")

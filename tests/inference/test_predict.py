@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import write_dogs_vs_cats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score
-from tiny_runs import tiny, train
 
+from conftest import write_dogs_vs_cats
 from src.competitions.predictions import Predictions, mean
 from src.config import Config
 from src.data.image import fit, read
@@ -23,6 +22,7 @@ from src.errors import UserError
 from src.inference.predict import predict_run, views_of
 from src.models import backbone
 from src.training.run import Run, cross_validation
+from tiny_runs import tiny, train
 
 TEST_ROWS = 11
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_dogs_vs_cats
 from rich.console import Console
-from tiny_runs import history, tiny, train
 
+from conftest import write_dogs_vs_cats
 from src.errors import UserError
 from src.inference.predict import predict_run
 from src.report import compare
 from src.training.run import Run, cross_validation
+from tiny_runs import history, tiny, train
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file
-from tiny_runs import CLOCK, history, tiny, train
 
 from src.competitions.predictions import Predictions
 from src.config import Config
 from src.models import backbone
 from src.training.run import Run
+from tiny_runs import CLOCK, history, tiny, train
 
 # All that draws at random or is carried from step to step; a checkpoint after every update.
 EVERYTHING = {

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-from conftest import write_dogs_vs_cats, write_shopee
-from tiny_runs import history, tiny, train
 
+from conftest import write_dogs_vs_cats, write_shopee
 from src.errors import UserError
 from src.models import backbone
 from src.training import experiment
 from src.training.fold import COLUMNS
 from src.training.run import Run, cross_validation
+from tiny_runs import history, tiny, train
 
 
 @pytest.fixture(scope="module")

@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import write_dogs_vs_cats
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, log_loss
-from tiny_runs import CLOCK, history, tiny, train
 
+from conftest import write_dogs_vs_cats
 from src.competitions.predictions import Predictions
 from src.data.image import ImageError
 from src.models import backbone
 from src.training import checkpoint, fold, loop
 from src.training.run import Run
+from tiny_runs import CLOCK, history, tiny, train
 
 # All that draws at random or is carried from step to step: 10 updates in 2 epochs of 5 steps.
 EVERYTHING = {

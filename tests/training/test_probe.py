@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_dogs_vs_cats
 from sklearn.linear_model import LogisticRegression
-from tiny_runs import history, tiny, train
 from torch import nn
 
+from conftest import write_dogs_vs_cats
 from src.competitions.predictions import Predictions
 from src.errors import UserError
 from src.models import backbone
 from src.training import probe
 from src.training.run import Run
+from tiny_runs import history, tiny, train
 
 
 @pytest.fixture(scope="module")

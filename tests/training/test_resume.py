@@ -4,6 +4,7 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
+
 from conftest import write_dogs_vs_cats
 from kills import kill_and_compare
 

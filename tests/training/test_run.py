@@ -10,7 +10,6 @@ import sklearn.metrics
 import torch
 import yaml
 from scipy.special import softmax
-from tiny_runs import tiny
 
 from src import config as configuration
 from src.competitions.predictions import Predictions
@@ -18,6 +17,7 @@ from src.config import REPOSITORY, Config
 from src.data import folds
 from src.errors import UserError
 from src.training.run import Run, cross_validation, default_name
+from tiny_runs import tiny
 
 CLASSES = ("a", "b", "c")
 
