@@ -59,7 +59,7 @@ def test_dogs_vs_cats_from_files_to_a_valid_submission(command, tmp_path: Path):
         *QUICK,
     )
     assert other.returncode == 1
-    assert "train.lr: 0.002 → 0.5" in other.stderr
+    assert f"train.lr: {config.load(DOGS).train.lr} → 0.5" in other.stderr
 
 
 def test_shopee_with_missing_test_images_gives_only_a_partial_submission(command, tmp_path: Path):
