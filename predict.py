@@ -20,6 +20,8 @@ class Flags:
     """the run's folder, runs/NAME"""
     partial: FlagCreatePairsOff[bool] = False
     """where test images are missing, write NAME.partial.csv with the rows that have one"""
+    record: tuple[str, ...] = ()
+    """only note the scores that Kaggle gave: public=0.0612 private=0.0598"""
     check: str | None = None
     """only check this submission file; exit status 1 and a line for each fault"""
     config: str | None = None
@@ -43,8 +45,14 @@ def main() -> None:
 
         return check_file(Path(flags.check), knobs)
 
-    from src.inference.predict import predict_run
     from src.training.run import Run
+
+    if flags.record:
+        from src.inference.leaderboard import record
+
+        return record(Run(Path(flags.run)), knobs, flags.record)
+
+    from src.inference.predict import predict_run
 
     predict_run(Run(Path(flags.run)), knobs, flags.partial)
     return None
