@@ -263,7 +263,8 @@ class Config(Section):
 
     def digest(self, base: "Config") -> str:
         """Six hex digits of what differs from `base`, or "" where nothing does: the tail of a run's default name."""
-        changed = {key: value for key, value in self.identity().items() if base.identity().get(key) != value}
+        before = base.identity()
+        changed = {key: value for key, value in self.identity().items() if before.get(key) != value}
         return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:6] if changed else ""
 
 

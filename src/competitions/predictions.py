@@ -1,6 +1,5 @@
 """Predictions always carry ids: nothing is ever matched by position or by the order of a folder."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 from scipy.special import softmax
 
 from src.errors import UserError
+from src.files import replacing
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,10 @@ class Predictions:
         return Predictions(self.ids[rows], self.logits[rows], self.classes)
 
     def save(self, path: Path) -> None:
-        partial = path.with_name(f".{path.name}.partial")
-        with open(partial, "wb") as file:
+        with replacing(path) as partial, open(partial, "wb") as file:
             np.savez(
                 file, ids=self.ids.astype(str), logits=self.logits.astype(np.float32), classes=np.array(self.classes, dtype=str)
             )
-        os.replace(partial, path)
 
     @staticmethod
     def load(path: Path) -> "Predictions":

@@ -73,6 +73,11 @@ def class_names(competition: CompetitionConfig, train: pd.DataFrame) -> tuple[st
     return competition.classes or tuple(sorted(train["label"].unique(), key=natural))
 
 
+def class_indices(labels: pd.Series, classes: tuple[str, ...]) -> np.ndarray:
+    """(n,) int64: each label's place among the classes, which is its logit's."""
+    return labels.map({name: i for i, name in enumerate(classes)}).to_numpy(dtype=np.int64, copy=True)
+
+
 def submission_columns(competition: CompetitionConfig, classes: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The submission's header: as configured, or the table's own id and label columns (or the classes)."""
     if competition.submission_columns:

@@ -1,7 +1,6 @@
 """folds.csv: which row is validated in which fold. Seeded, stratified, and bound to every run by its sha256."""
 
 import hashlib
-import os
 import warnings
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from src.competitions.tables import read_csv, shorten
 from src.errors import UserError
+from src.files import replacing
 
 COLUMNS = ["id", "label", "group", "fold"]
 
@@ -66,9 +66,8 @@ def check_folds(table: pd.DataFrame, folds: int) -> None:
 def write_folds(table: pd.DataFrame, path: Path) -> str:
     """Write folds.csv (to a temporary name, then renamed) and return its sha256. The same table gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    table.to_csv(partial, columns=COLUMNS, index=False, lineterminator="\n")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        table.to_csv(partial, columns=COLUMNS, index=False, lineterminator="\n")
     return sha256(path)
 
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from src.config import Config
 from src.data.image import ImageError, fit, read
 
 if TYPE_CHECKING:
@@ -88,6 +90,13 @@ def make_loader(images: Images, batches: Sampler, workers: int, pin: bool) -> Da
         prefetch_factor=4 if workers else None,
         worker_init_fn=_start_worker if workers else None,
     )
+
+
+def ordered_loader(root: Path, rows: pd.DataFrame, size: int, resize: str, config: Config, device: torch.device) -> DataLoader:
+    """All of `rows` (id, path) in their order, fitted to their square and not augmented: to validate or predict."""
+    images = Images(root, rows["id"].tolist(), rows["path"].tolist(), size, resize, None)
+    batches = OrderedBatches(len(images), config.predict.batch_size)
+    return make_loader(images, batches, choose_workers(config.data.workers, device), device.type == "cuda")
 
 
 def read_batches(loader: DataLoader) -> Iterator[Batch]:

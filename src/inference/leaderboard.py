@@ -2,12 +2,11 @@
 
 import json
 import math
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 from src.config import Config
 from src.errors import UserError
+from src.files import replacing
 from src.training import tracking
 from src.training.run import Run
 
@@ -22,9 +21,8 @@ def record(run: Run, config: Config, given: tuple[str, ...], said: Callable[[str
     scores = dict(_read(entry) for entry in given)
     path = run.path / "leaderboard.json"
     known = json.loads(path.read_text()) if path.is_file() else {}
-    partial = Path(f"{path}.partial")
-    partial.write_text(json.dumps(known | scores, indent=1))
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(known | scores, indent=1))
     tracker = tracking.track(config, run.name, "cv", run.path, None, said)
     tracker.summarize(scores)
     tracker.finish()

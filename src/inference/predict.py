@@ -11,12 +11,12 @@ from src.competitions.predictions import Predictions, mean
 from src.competitions.tables import shorten
 from src.config import Config
 from src.data import folds, prepare
-from src.data.loader import Images, OrderedBatches, choose_workers, make_loader
+from src.data.loader import ordered_loader
 from src.errors import UserError
 from src.inference import submission
 from src.models import backbone
 from src.training import loop, tracking
-from src.training.device import choose_device, choose_precision
+from src.training.device import autocast, choose_device, choose_precision
 from src.training.run import Run, cross_validation
 
 
@@ -100,12 +100,16 @@ def _predict_fold(
     dtype, _ = choose_precision(config.train, device)
 
     def over(rows: pd.DataFrame, title: str) -> Predictions:
-        images = Images(prepared.root, rows["id"].tolist(), rows["path"].tolist(), card.input.size, card.resize, None)
-        batches = OrderedBatches(len(images), config.predict.batch_size)
-        loader = make_loader(images, batches, choose_workers(config.data.workers, device), device.type == "cuda")
-        autocast = torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+        loader = ordered_loader(prepared.root, rows, card.input.size, card.resize, config, device)
         logits = loop.predict(
-            model, loader, card.input, device, autocast, views, config.train.channels_last, f"fold {fold}  {title}"
+            model,
+            loader,
+            card.input,
+            device,
+            autocast(device, dtype),
+            views,
+            config.train.channels_last,
+            f"fold {fold}  {title}",
         )
         return Predictions(rows["id"].to_numpy(dtype=str), logits, card.classes)
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from src.competitions import metrics
 from src.competitions.predictions import Predictions
-from src.competitions.tables import natural, read_csv, submission_columns
+from src.competitions.tables import class_indices, natural, read_csv, submission_columns
 from src.config import CompetitionConfig
 from src.errors import UserError
 
@@ -106,8 +106,7 @@ def labels_written(competition: CompetitionConfig, classes: tuple[str, ...]) -> 
 def score(competition: CompetitionConfig, predictions: Predictions, solution: Path) -> tuple[float, int]:
     """The competition's metric on the test rows whose labels `solution` holds, and their number."""
     truth = read_csv(solution, [competition.id_column, competition.label_column])
-    index = {name: i for i, name in enumerate(predictions.classes)}
-    labels = truth[competition.label_column].map(index).to_numpy(dtype=np.int64)
+    labels = class_indices(truth[competition.label_column], predictions.classes)
     known = predictions.of(truth[competition.id_column].to_numpy(dtype=str))
     return metrics.score(competition.metric, labels, known.probabilities()), len(labels)
 

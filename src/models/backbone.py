@@ -24,6 +24,7 @@ from torch import nn
 
 from src.config import ModelConfig
 from src.errors import UserError
+from src.files import replacing
 from src.models import alexnet, cifar_net  # noqa: F401  registered in timm by being imported
 
 logging.getLogger("timm").setLevel(logging.ERROR)
@@ -116,10 +117,9 @@ class Card:
 def save(model: nn.Module, card: Card, path: Path) -> None:
     """Weights and card in one file, written to a temporary name and renamed."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    partial = path.with_name(f".{path.name}.partial")
     # One metadata key: safetensors writes several in a random order, and equal models should be equal files.
-    save_file(tensors, partial, metadata={"card": json.dumps(asdict(card), sort_keys=True)})
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata={"card": json.dumps(asdict(card), sort_keys=True)})
 
 
 def read_card(path: Path) -> Card:

@@ -7,7 +7,7 @@ import pandas as pd
 from rich.table import Table
 
 from src.competitions import metrics
-from src.config import flatten, load_run
+from src.config import load_run
 from src.errors import UserError
 from src.training.run import CrossValidation, Run, cross_validation, or_dash
 
@@ -89,7 +89,6 @@ def _read_row(run: Run) -> Row:
         if histories
         else pd.DataFrame(columns=["seconds", "img_per_s", "memory_gb", "fold"])
     )
-    knobs = {key: value for key, value in flatten(config.model_dump(mode="json")).items() if key in config.identity()}
     metric = config.competition.metric
     cv, tta = cross_validation(run, metric), cross_validation(run, metric, "oof_tta.npz")
-    return Row(run, config.competition.name, metric, cv, tta, history, knobs)
+    return Row(run, config.competition.name, metric, cv, tta, history, config.identity())

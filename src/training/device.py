@@ -39,6 +39,11 @@ def choose_precision(config: TrainConfig, device: torch.device) -> tuple[torch.d
     return torch.float16, "the GPU has no native bf16 (as Kaggle's T4 and P100)"
 
 
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """The context in which a forward pass computes in `dtype`; float32: as written."""
+    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+
+
 def describe(device: torch.device) -> str:
     """The hardware in a few words, for the log and config.yaml."""
     if device.type == "cuda":

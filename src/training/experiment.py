@@ -28,7 +28,7 @@ def train(
     """
     clock = Clock(config.train)
     device = choose_device(config.train.device)
-    _, why = choose_precision(config.train, device)
+    dtype, why = choose_precision(config.train, device)
     _check_model(config)
     prepared = prepare.audited(config, prepare.prepare(config, said), said)
     for note in prepared.notes:
@@ -39,7 +39,7 @@ def train(
     table = folds.make_folds(rows, config.data.folds, config.data.seed)
     prepare.write_competition_folds(config, prepared, table)
     digest = run.join(config, table, describe(device))
-    said(f"{run.path}: {config.model.name} on {describe(device)}; {_precision(config, device)}: {why}")
+    said(f"{run.path}: {config.model.name} on {describe(device)}; {str(dtype).removeprefix('torch.')}: {why}")
     for fold in _still_to_train(run, wanted, config, resume, overwrite, said):
         train_fold(run, config, fold, _fold_data(prepared, rows, table, fold), digest, resume, said, clock)
     _sum_up(run, config, said)
@@ -77,10 +77,6 @@ def _still_to_train(
     for fold in finished:
         said(f"fold {fold}: finished already")
     return [fold for fold in wanted if fold not in finished]
-
-
-def _precision(config: Config, device: object) -> str:
-    return str(choose_precision(config.train, device)[0]).removeprefix("torch.")
 
 
 def _sum_up(run: Run, config: Config, said: Callable[[str], None]) -> None:

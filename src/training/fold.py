@@ -1,7 +1,6 @@
 """Train one fold of a run, from its rows to model.safetensors, oof.npz, history.csv and a line in W&B."""
 
 import math
-import os
 import signal
 import sys
 import time
@@ -20,9 +19,11 @@ from torch.utils.data import DataLoader
 
 from src.competitions import metrics
 from src.competitions.predictions import Predictions
+from src.competitions.tables import class_indices
 from src.config import FULL, Config
 from src.data.augmentation import Augmentation
-from src.data.loader import Images, OrderedBatches, ShuffledBatches, choose_workers, make_loader
+from src.data.loader import Images, ShuffledBatches, choose_workers, make_loader, ordered_loader
+from src.files import replacing
 from src.models import backbone
 from src.training import checkpoint, probe, tracking
 from src.training.clock import Clock
@@ -47,8 +48,7 @@ class FoldData:
 
     def labels(self, rows: pd.DataFrame) -> np.ndarray:
         """(n,) int64: the class indices of `rows`."""
-        index = {name: i for i, name in enumerate(self.classes)}
-        return rows["label"].map(index).to_numpy(dtype=np.int64, copy=True)
+        return class_indices(rows["label"], self.classes)
 
 
 class Interrupted(Exception):
@@ -198,8 +198,7 @@ class _Fold:
         loader = make_loader(images, self._order(), workers, pin)
         if held_out.empty:
             return loader, None
-        images = Images(self.data.root, held_out["id"].tolist(), held_out["path"].tolist(), size, how, None)
-        return loader, make_loader(images, OrderedBatches(len(images), config.predict.batch_size), workers, pin)
+        return loader, ordered_loader(self.data.root, held_out, size, how, config, self.device)
 
     def _validate(self, training: Training, held_out: DataLoader) -> Predictions:
         return validate(training, held_out, self.ids, self.data.classes, f"fold {self.fold}  validation")
@@ -228,9 +227,8 @@ class _Fold:
         self.clock.has_saved()
 
     def _write_history(self, training: Training) -> None:
-        partial = self.folder / ".history.csv.partial"
-        pd.DataFrame(training.history).to_csv(partial, index=False)
-        os.replace(partial, self.folder / "history.csv")
+        with replacing(self.folder / "history.csv") as partial:
+            pd.DataFrame(training.history).to_csv(partial, index=False)
 
     def _keep(self, training: Training, row: dict[str, float], oof: Predictions | None) -> None:
         """The fold's model and its out-of-fold predictions."""

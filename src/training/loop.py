@@ -21,7 +21,7 @@ from src.data.loader import Batch, read_batches
 from src.errors import UserError
 from src.models.backbone import ImageInput, train_mode
 from src.training.checkpoint import seed_step
-from src.training.device import peak_memory
+from src.training.device import autocast, peak_memory
 
 READ_EVERY = {"cpu": 1}  # steps between two looks at the loss, by kind of device; 20 on the others
 
@@ -72,7 +72,7 @@ class Training:
         return self.model if self.ema is None else self.ema.module
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
+        return autocast(self.device, self.dtype)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resume needs. Raises UserError instead where a loss was not finite."""

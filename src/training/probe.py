@@ -7,7 +7,6 @@ folds. With epochs it is where fine-tuning starts: a random head would first was
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -20,8 +19,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from src.config import Config
-from src.data.loader import Images, OrderedBatches, choose_workers, make_loader
+from src.data.loader import ordered_loader
 from src.errors import UserError
+from src.files import replacing
 from src.models.backbone import ImageInput, head
 from src.training.loop import over_images, see
 
@@ -92,10 +92,8 @@ def cached_features(
         said(f"features of {len(rows):,} rows in {len(views)} views: computed once, kept in {path}")
         features = _compute(model, fed, config, root, rows, views, device)
         folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        with open(partial, "wb") as file:
+        with replacing(path) as partial, open(partial, "wb") as file:
             np.save(file, features)
-        os.replace(partial, path)
     return pd.Series(list(features), index=rows["id"].to_numpy())
 
 
@@ -111,9 +109,7 @@ def _compute(
 ) -> np.ndarray:
     """(rows, views, d) float32: what stands before the head."""
     model.eval()
-    images = Images(root, rows["id"].tolist(), rows["path"].tolist(), fed.size, config.data.resize, None)
-    batches = OrderedBatches(len(images), config.predict.batch_size)
-    loader = make_loader(images, batches, choose_workers(config.data.workers, device), device.type == "cuda")
+    loader = ordered_loader(root, rows, fed.size, config.data.resize, config, device)
 
     def before_head(pixels: torch.Tensor) -> torch.Tensor:
         seen = [model.forward_head(model.forward_features(view), pre_logits=True).float() for view in see(pixels, views)]

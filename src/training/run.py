@@ -1,7 +1,6 @@
 """A run is a folder, readable years later without this code: runs/NAME with its configuration, folds and one folder a fold."""
 
 import importlib.metadata
-import os
 import platform
 import subprocess
 from dataclasses import dataclass
@@ -13,9 +12,11 @@ import pandas as pd
 from src import config as configuration
 from src.competitions import metrics
 from src.competitions.predictions import Predictions, concatenate
+from src.competitions.tables import class_indices
 from src.config import REPOSITORY, Config
 from src.data import folds
 from src.errors import UserError
+from src.files import replacing
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "scikit-learn", "numpy", "pandas")
 
@@ -85,8 +86,7 @@ class Run:
     def labels(self, ids: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
         """(n,) int64: the class indices of these ids in the run's folds.csv."""
         known = folds.read_folds(self.folds_csv()).set_index("id")["label"]
-        index = {name: i for i, name in enumerate(classes)}
-        return known.reindex(ids).map(index).to_numpy(dtype=np.int64)
+        return class_indices(known.reindex(ids), classes)
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,5 @@ def _commit() -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
