@@ -27,6 +27,10 @@ class Flags:
     """train folds anew that are there already"""
     debug: FlagCreatePairsOff[bool] = False
     """a few hundred rows, two epochs of two steps: the whole chain in seconds"""
+    find_lr: FlagCreatePairsOff[bool] = False
+    """instead of training: the loss at rising learning rates, as a picture, and a suggestion"""
+    find_batch: FlagCreatePairsOff[bool] = False
+    """instead of training: the largest batch that fits the GPU, and from which size on a larger one is no faster"""
 
 
 def main() -> None:
@@ -39,16 +43,26 @@ def main() -> None:
 
     from src.training import experiment  # torch takes seconds to import: not before the arguments are known to be good
     from src.training.fold import Interrupted, OutOfTime
+    from src.training.processes import another_ended, end_of_job, is_first, restarted
     from src.training.run import Run, default_name
 
     run = Run(Path("runs") / (flags.name or default_name(path, knobs, flags.debug)))
+    if flags.find_lr or flags.find_batch:
+        (experiment.find_lr if flags.find_lr else experiment.find_batch)(run, knobs, wanted[0])
+        return
     try:
-        experiment.train(run, knobs, wanted, flags.resume, flags.overwrite)
+        again = restarted()
+        experiment.train(run, knobs, wanted, flags.resume or again, flags.overwrite and not again)
+        end_of_job()
     except OutOfTime as where:
-        print(f"{where}: train.max_minutes are over; the model is usable, and the same command with --resume goes on")
+        if is_first():
+            print(f"{where}: train.max_minutes are over; the model is usable, and the same command with --resume goes on")
     except Interrupted as where:
-        print(f"{where}: stopped; the state is saved, and the same command with --resume goes on", file=sys.stderr)
+        if is_first():
+            print(f"{where}: stopped; the state is saved, and the same command with --resume goes on", file=sys.stderr)
         sys.exit(130)
+    except RuntimeError as error:
+        sys.exit(another_ended(error))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -22,7 +23,8 @@ def run(verb: Callable[[], None]) -> None:
     try:
         verb()
     except UserError as error:
-        sys.exit(f"error: {error}")
+        rank = os.environ.get("RANK", "0")  # torchrun's
+        sys.exit(f"error: {error}" if rank == "0" else f"error in process {rank}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # `python compare.py | head`
@@ -70,15 +72,25 @@ def parse(
 
 
 def _as_tyro_spells_it(argv: list[str]) -> list[str]:
-    """true and false as YAML writes them; none, as the help does, for the knobs that may be unset."""
+    """true and false as YAML writes them; none, as the help does, for knobs that may be unset; lists as W&B's agent does."""
     optional = {key for key, field in configuration.knobs() if configuration.is_optional(field)}
     spelt, name = [], ""
     for token in argv:
         head, equals, value = token.partition("=") if token.startswith("--") else ("", "", token)
         name = head[2:].replace("-", "_") or name
         words = {"true": "True", "false": "False"} | ({"none": "None"} if name in optional else {})
-        spelt.append(head + equals + words.get(value, value))
+        elements = _elements(value) if equals else None
+        spelt += [head + equals + words.get(value, value)] if elements is None else [head, *elements]
     return spelt
+
+
+def _elements(value: str) -> list[str] | None:
+    """["0.5", "0.5"] for "[0.5, 0.5]"; None for what is no list."""
+    try:
+        read = yaml.safe_load(value) if value.startswith("[") else None
+    except yaml.YAMLError:
+        return None
+    return [str(element) for element in read] if isinstance(read, list) else None
 
 
 def _check_flags(argv: list[str], known: list[str]) -> None:

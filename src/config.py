@@ -109,6 +109,10 @@ class ModelConfig(Section):
     name: str = knob("resnet18", "backbone: any of timm's models, or alexnet, cifar_net")
     weights: str = knob("hub", "pretrained weights: hub, none, or a .safetensors/.pth file")
     image_size: int | None = knob(None, "height and width fed to the model, pixels; none: the model's own", ge=8, le=4096)
+    test_size: int | None = knob(
+        None, "pixels at validation and prediction; none: image_size; an eighth more often gains: crops enlarge objects",
+        ge=8, le=4096,
+    )  # fmt: skip
     mean: tuple[float, float, float] | None = knob(None, "per channel, in [0, 1]; none: the model's own")
     std: tuple[float, float, float] | None = knob(None, "per channel, in [0, 1]; none: the model's own")
     dropout: float = knob(0.0, "dropout before the head, a probability", ge=0, lt=1)
@@ -184,7 +188,7 @@ class DataConfig(Section):
 
 class TrainConfig(Section):
     epochs: int = knob(10, "passes over the training rows; 0 with head: probe is the linear probe alone", ge=0)
-    batch_size: int = knob(64, "images in a step of one process", ge=1)
+    batch_size: int = knob(64, "images in a step of one process; torchrun's N processes take N times as many", ge=1)
     lr: float = knob(1e-3, "peak learning rate of the head", gt=0, le=100)
     backbone_lr_scale: float = knob(1.0, "the backbone learns at lr times this", gt=0, le=1)
     layer_decay: float = knob(1.0, "each layer below the head learns at this times the one above; 1: off", gt=0, le=1)
@@ -193,10 +197,26 @@ class TrainConfig(Section):
     momentum: float = knob(0.9, "of sgd and its kin", ge=0, lt=1)
     warmup: float = knob(0.05, "share of the steps in which the learning rate rises to its peak", ge=0, lt=1)
     final_lr: float = knob(0.01, "learning rate at the end, as a share of the peak (cosine)", ge=0, le=1)
-    label_smoothing: float = knob(0.0, "share of a label given to all classes alike", ge=0, lt=1)
+    image_sizes: tuple[int, ...] = knob(
+        (), "pixels to train at in turn, each for as many epochs; 128 160 192: faster, overfits less; none: model.image_size"
+    )
+    loss: Literal["cross_entropy", "focal"] = knob("cross_entropy", "focal: easy images count less; for rare classes")
+    focal_gamma: float = knob(2.0, "how much less: (1 - p) to this power (Lin 2017)", gt=0, le=10)
+    label_smoothing: float = knob(0.0, "share of a label given to all classes alike; for noisy labels", ge=0, lt=1)
+    class_weights: float = knob(
+        0.0, "1: all classes' losses weigh alike, 0.5: halfway; for macro F1 and long tails, not for log loss", ge=0, le=1
+    )
+    balanced_sampling: float = knob(
+        0.0, "the same power for how often a row is drawn; an epoch keeps its length", ge=0, le=1
+    )  # fmt: skip
     clip_grad: float | None = knob(None, "largest norm of the gradient; none: not clipped", gt=0)
     accumulate: int = knob(1, "batches whose gradients are added up before a step", ge=1)
     ema: float = knob(0.0, "average the weights over about this share of the run's steps; 0: off", ge=0, lt=1)
+    average_epochs: int = knob(
+        0,
+        "average the weights of this many last epochs, and measure BatchNorm's statistics anew (SWA); 0: off",
+        ge=0,
+    )
     mixup: float = knob(0.0, "alpha of mixup; 0: off", ge=0)
     cutmix: float = knob(0.0, "alpha of cutmix; 0: off", ge=0)
     head: Literal["random", "probe"] = knob(
@@ -206,6 +226,14 @@ class TrainConfig(Section):
     freeze: Literal["none", "norm", "backbone"] = knob(
         "none", "what does not learn: nothing, the BatchNorm statistics, or everything below the head"
     )
+    frozen_epochs: int | None = knob(
+        None, "freeze for this many epochs only, then let everything learn: the head settles first; none: throughout", ge=0
+    )
+    grad_checkpointing: bool = knob(False, "compute activations twice instead of keeping them: less GPU memory, a third slower")
+    pseudo_labels: str | None = knob(
+        None, "runs/NAME, trained and predicted: each fold also learns from the test rows as that run's same fold labels them"
+    )
+    pseudo_confidence: float = knob(0.95, "least probability of a test row's label for it to be learned from", ge=0, lt=1)
     keep: Literal["last", "best"] = knob(
         "last", "the fold's model: the last epoch's, or the best one by its own validation rows (flatters the OOF score)"
     )
@@ -224,6 +252,24 @@ class TrainConfig(Section):
     def _zero_epochs_need_a_probe(self) -> "TrainConfig":
         if self.epochs == 0 and self.head != "probe":
             raise ValueError("epochs: 0 trains nothing; with head: probe it is the linear probe alone")
+        return self
+
+    @model_validator(mode="after")
+    def _one_average(self) -> "TrainConfig":
+        if self.ema and self.average_epochs:
+            raise ValueError("average_epochs: ema averages the weights already; set one of the two to 0")
+        if self.average_epochs > max(1, self.epochs):
+            raise ValueError(f"average_epochs: {self.average_epochs} of {self.epochs} epochs can't be averaged")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> "TrainConfig":
+        if self.frozen_epochs is not None and self.freeze == "none":
+            raise ValueError("frozen_epochs: has no effect without freeze: backbone or norm")
+        if len(self.image_sizes) > max(1, self.epochs):
+            raise ValueError(f"image_sizes: {len(self.image_sizes)} sizes need as many epochs, not {self.epochs}")
+        if self.image_sizes and not 8 <= min(self.image_sizes) <= max(self.image_sizes) <= 4096:
+            raise ValueError("image_sizes: must be from 8 to 4096 pixels")
         return self
 
     @model_validator(mode="after")
@@ -286,7 +332,12 @@ def shortened(config: Config) -> Config:
     data = config.data.model_copy(
         update={"audit": False, "rows": max(256, 4 * config.data.folds * len(config.competition.classes))}
     )
-    train = config.train.model_copy(update={"epochs": 2, "steps_per_epoch": 2, "batch_size": min(16, config.train.batch_size)})
+    train = config.train.model_copy(
+        update={
+            "epochs": 2, "steps_per_epoch": 2, "batch_size": min(16, config.train.batch_size),
+            "image_sizes": config.train.image_sizes[:2], "average_epochs": min(2, config.train.average_epochs),
+        }
+    )  # fmt: skip
     return config.model_copy(update={"data": data, "train": train})
 
 

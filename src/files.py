@@ -1,9 +1,14 @@
 """Files that are whole or not there: nothing that was already written is lost or half-written."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from src.errors import UserError
 
 
 @contextmanager
@@ -16,3 +21,24 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
+    """Keep other processes out of a folder, which is created. The lock, a file beside it, ends with the process.
+
+    patience: seconds to wait for another process. Raises UserError naming it where that was not enough.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, owner = FileLock(folder.with_name(f".{folder.name}.lock")), folder.with_name(f".{folder.name}.owner")
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout:
+        who = owner.read_text(encoding="utf-8") if owner.is_file() else "unknown"
+        raise UserError(f"{folder}: another process ({who}) is writing here; wait for it, or use --name NAME") from None
+    try:
+        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()

@@ -25,6 +25,7 @@ from src.config import (
 )
 
 BUILT_INS = sorted(file.stem for file in BUILT_IN.glob("*.yaml"))
+EXPERIMENTS = sorted({*(REPOSITORY / "configs").rglob("*.yaml")} - {*(REPOSITORY / "configs/sweeps").iterdir()})
 
 
 def write(folder: Path, text: str, name: str = "mine.yaml") -> Path:
@@ -214,9 +215,7 @@ def test_every_built_in_competition_is_valid_and_bears_its_own_name(name):
     assert built_in(name).name == name
 
 
-@pytest.mark.parametrize(
-    "path", sorted((REPOSITORY / "configs").rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
-)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_configuration_of_the_repository_is_valid(path):
     assert isinstance(load(path), Config)
 

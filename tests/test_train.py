@@ -149,7 +149,7 @@ def test_what_needs_more_than_the_configuration_is_refused_in_one_line(command, 
     assert len(run.stderr.strip().splitlines()) == 1, run.stderr
 
 
-@pytest.mark.parametrize("verb", ["train.py", "predict.py", "prepare.py", "compare.py"])
+@pytest.mark.parametrize("verb", ["train.py", "predict.py", "prepare.py", "compare.py", "sweep.py"])
 def test_help_and_typos_answer_without_loading_torch(verb: str, command, tmp_path: Path):
     probe = f"""
 import json, runpy, sys

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,35 +46,66 @@ class Images(Dataset):
         return row, self.augmentation(image, epoch, str(self.ids[row]))
 
 
-class ShuffledBatches(Sampler):
-    """Batches of (epoch, row) in an order that (seed, epoch) decide. Iterating starts at `first` of `epoch`."""
+@dataclass(frozen=True)
+class Share:
+    """Which of `count` equal parts of every step's images (or of all batches) a process takes."""
 
-    def __init__(self, rows: int, batch_size: int, seed: int, steps: int | None = None, even: bool = False) -> None:
-        self.rows, self.seed = rows, seed
-        self.batch_size = min(batch_size, rows - rows % 2 if even else rows)
-        self.steps = min(steps or rows, rows // self.batch_size)  # the odd rest waits for another epoch's order
+    number: int = 0
+    count: int = 1
+
+
+WHOLE = Share()
+
+
+class ShuffledBatches(Sampler):
+    """Batches of (epoch, row) in an order that (seed, epoch) decide. Iterating starts at `first` of `epoch`.
+
+    weights: (rows,) how often a row is drawn, in proportion; none: each once an epoch. Of several processes each takes
+    its part of the step's images: together they see what one process would with a batch as large as theirs together.
+    """
+
+    def __init__(
+        self, rows: int, batch_size: int, seed: int, steps: int | None = None, even: bool = False,
+        weights: np.ndarray | None = None, share: Share = WHOLE,
+    ) -> None:  # fmt: skip
+        self.rows, self.seed, self.weights, self.share = rows, seed, weights, share
+        most = max(1, rows // share.count)
+        self.batch_size = min(batch_size, most - most % 2 if even else most)
+        self.steps = min(steps or rows, rows // (self.batch_size * share.count))  # the odd rest waits for another epoch's order
         self.epoch, self.first = 0, 0
 
     def __len__(self) -> int:
         return self.steps - self.first
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
+        order = self._order()
         for step in range(self.first, self.steps):
-            yield [(self.epoch, int(row)) for row in order[step * self.batch_size : (step + 1) * self.batch_size]]
+            start = (step * self.share.count + self.share.number) * self.batch_size
+            yield [(self.epoch, int(row)) for row in order[start : start + self.batch_size]]
+
+    def _order(self) -> np.ndarray:
+        """(rows,) int64: every row once; with weights, as often as its weight says, to the next whole number."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(self.rows)
+        if self.weights is None:
+            return order
+        ends = np.cumsum(self.weights[order]) / self.weights.sum() * self.rows
+        picks = np.searchsorted(ends, np.arange(self.rows) + rng.random(), side="right")  # systematic: at equal distances
+        return rng.permutation(order[np.minimum(picks, self.rows - 1)])
 
 
 class OrderedBatches(Sampler):
-    """Batches of all rows in their order, for validation and prediction."""
+    """Batches of all rows in their order, for validation and prediction; of several processes each takes every count-th."""
 
-    def __init__(self, rows: int, batch_size: int) -> None:
+    def __init__(self, rows: int, batch_size: int, share: Share = WHOLE) -> None:
         self.rows, self.batch_size = rows, batch_size
+        self.starts = range(share.number * batch_size, rows, share.count * batch_size)
 
     def __len__(self) -> int:
-        return -(-self.rows // self.batch_size)
+        return len(self.starts)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        for first in range(0, self.rows, self.batch_size):
+        for first in self.starts:
             yield [(0, row) for row in range(first, min(first + self.batch_size, self.rows))]
 
 
@@ -92,10 +124,12 @@ def make_loader(images: Images, batches: Sampler, workers: int, pin: bool) -> Da
     )
 
 
-def ordered_loader(root: Path, rows: pd.DataFrame, size: int, resize: str, config: Config, device: torch.device) -> DataLoader:
+def ordered_loader(
+    root: Path, rows: pd.DataFrame, size: int, resize: str, config: Config, device: torch.device, share: Share = WHOLE
+) -> DataLoader:
     """All of `rows` (id, path) in their order, fitted to their square and not augmented: to validate or predict."""
     images = Images(root, rows["id"].tolist(), rows["path"].tolist(), size, resize, None)
-    batches = OrderedBatches(len(images), config.predict.batch_size)
+    batches = OrderedBatches(len(images), config.predict.batch_size, share)
     return make_loader(images, batches, choose_workers(config.data.workers, device), device.type == "cuda")
 
 
@@ -108,8 +142,12 @@ def read_batches(loader: DataLoader) -> Iterator[Batch]:
 
 
 def choose_workers(workers: int | None, device: torch.device) -> int:
-    """As configured, or from the cores at hand: all of them beside a GPU (at most 16), half of them beside CPU training."""
+    """As configured, or from the cores at hand: all of them beside a GPU (at most 16), half of them beside CPU training.
+
+    Of several processes on a machine, which torchrun starts, each has its part of the cores.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return workers if workers is not None else min(16, cores if device.type != "cpu" else cores // 2)
 
 

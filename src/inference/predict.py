@@ -15,7 +15,7 @@ from src.data.loader import ordered_loader
 from src.errors import UserError
 from src.inference import submission
 from src.models import backbone
-from src.training import loop, tracking
+from src.training import evaluation, tracking
 from src.training.device import autocast, choose_device, choose_precision
 from src.training.run import Run, cross_validation
 
@@ -101,7 +101,7 @@ def _predict_fold(
 
     def over(rows: pd.DataFrame, title: str) -> Predictions:
         loader = ordered_loader(prepared.root, rows, card.input.size, card.resize, config, device)
-        logits = loop.predict(
+        logits = evaluation.predict(
             model,
             loader,
             card.input,

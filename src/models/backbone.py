@@ -67,15 +67,41 @@ def create(config: ModelConfig, classes: int, seed: int = 0) -> tuple[nn.Module,
         torch.manual_seed(seed)
         _check_all_loaded(model, timm.create_model(config.name, pretrained=False, **arguments), config)
     fed = _image_input(model, config)
-    _check_size(model, fed, config)
+    check_size(model, config.name, fed.size, "model.image_size")
     return model, fed
 
 
-def freeze(model: nn.Module, what: str) -> None:
-    """Take what doesn't learn out of training: "backbone" all parameters below the head; "norm" nothing but statistics."""
-    if what == "backbone":
-        model.requires_grad_(False)
-        head(model).requires_grad_(True)
+def check_size(model: nn.Module, name: str, size: int, key: str) -> None:
+    """One black image of `size` pixels through the model, before data is touched. Raises UserError naming the knob `key`."""
+    device = next(model.parameters()).device
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, 3, size, size, device=device))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(f"{key}: {name} can't work with {size} pixels: {_first_line(error)}") from None
+
+
+def check_other_size(model: nn.Module, name: str, size: int, key: str) -> None:
+    """The same for a size beside model.image_size: vision transformers are made for one grid of patches."""
+    if "img_size" in _accepted(name):
+        raise UserError(f"{key}: {name} is made for one image size; use model.image_size alone")
+    check_size(model, name, size, key)
+
+
+def recompute_activations(model: nn.Module, name: str) -> None:
+    """Gradient checkpointing: less memory for more time. Raises UserError for a model that doesn't offer it."""
+    try:
+        model.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError):
+        raise UserError(f"train.grad_checkpointing: {name} doesn't offer it") from None
+
+
+def freeze(model: nn.Module, optimizer: torch.optim.Optimizer, what: str) -> None:
+    """Let the optimiser's parameters learn, but for "backbone" those below the head ("norm" has statistics, no parameters)."""
+    in_head = {id(parameter) for parameter in head(model).parameters()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.requires_grad_(what != "backbone" or id(parameter) in in_head)
 
 
 def train_mode(model: nn.Module, frozen: str) -> None:
@@ -222,15 +248,6 @@ def _image_input(model: nn.Module, config: ModelConfig) -> ImageInput:
     return ImageInput(
         config.image_size or own["input_size"][1], config.mean or tuple(own["mean"]), config.std or tuple(own["std"])
     )
-
-
-def _check_size(model: nn.Module, fed: ImageInput, config: ModelConfig) -> None:
-    """One black image through the model, before any data is touched."""
-    try:
-        with torch.inference_mode():
-            model.eval()(torch.zeros(1, 3, fed.size, fed.size))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise UserError(f"model.image_size: {config.name} can't work with {fed.size} pixels: {_first_line(error)}") from None
 
 
 def _hub_answers() -> bool:

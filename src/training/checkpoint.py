@@ -1,7 +1,7 @@
 """last.pt: all that a resume needs. Written to a temporary name and renamed, so the one before stays until it is complete.
 
 No random generator's state is in it, because none is carried from step to step: every step seeds torch, NumPy and Python
-from (seed, fold, epoch, step), and every sample's augmentation from (seed, epoch, row id).
+from (seed, fold, epoch, step) and its rank, and every sample's augmentation from (seed, epoch, row id).
 """
 
 import os
@@ -41,9 +41,9 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def seed_step(seed: int, fold: int, epoch: int, step: int) -> None:
-    """Seed every global generator (dropout, stochastic depth, mixup) for one step."""
-    for_torch, for_numpy = np.random.SeedSequence([seed, fold, epoch, step]).generate_state(2)
+def seed_step(seed: int, fold: int, epoch: int, step: int, rank: int = 0) -> None:
+    """Seed every global generator (dropout, stochastic depth, mixup) for one step; `rank`: of this process among several."""
+    for_torch, for_numpy = np.random.SeedSequence([seed, fold, epoch, step, *([rank] if rank else [])]).generate_state(2)
     torch.manual_seed(int(for_torch))
     np.random.seed(int(for_numpy))
     random.seed(int(for_numpy))

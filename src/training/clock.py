@@ -1,6 +1,9 @@
 """When to save and when to stop."""
 
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from src.config import TrainConfig
 
@@ -23,3 +26,21 @@ class Clock:
 
     def has_saved(self) -> None:
         self.saved = time.monotonic()
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[list[int]]:
+    """A list that fills when Ctrl-C or SIGTERM asks to stop: the step is finished first. A second Ctrl-C stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

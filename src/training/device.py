@@ -1,6 +1,7 @@
 """Where and in which precision to compute, each with its reason, which the log prints."""
 
 import ctypes
+import os
 import platform
 import resource
 
@@ -13,7 +14,8 @@ from src.errors import UserError
 def choose_device(wanted: str) -> torch.device:
     """auto: the first CUDA GPU, else Apple's, else the CPU. Raises UserError for a device that isn't there."""
     if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # torchrun gives each of a machine's processes its own
+        wanted = gpu if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(wanted)
         torch.empty(1, device=device)

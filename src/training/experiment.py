@@ -2,33 +2,94 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
+import torch
 from rich.console import Console
 from rich.table import Table
+from torch.utils.data import DataLoader
 
 from src.competitions.tables import shorten
 from src.config import FULL, Config
 from src.data import folds, prepare
 from src.errors import UserError
 from src.models import backbone
-from src.training import tracking
+from src.training import batch_range, lr_curve, lr_range, pseudo, tracking
 from src.training.clock import Clock
 from src.training.device import choose_device, choose_precision, describe
-from src.training.fold import FoldData, train_fold
+from src.training.fold import FoldData, train_fold, trial
+from src.training.processes import join, only_first
 from src.training.run import CrossValidation, Run, cross_validation, or_dash
+from src.training.training import Training
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the first process found, for all of them: the data, its folds, and which of them are to be trained."""
+
+    prepared: prepare.Prepared
+    rows: pd.DataFrame
+    table: pd.DataFrame
+    folds_sha256: str
+    wanted: list[str]
 
 
 def train(
     run: Run, config: Config, wanted: list[str], resume: bool, overwrite: bool, said: Callable[[str], None] = print
 ) -> None:
-    """Train the folds `wanted` ("0", "2", "full") and print the run's table.
+    """Train the folds `wanted` ("0", "2", "full") and print the run's table; under torchrun, in all its processes.
 
     Raises UserError before any data is touched for a model that can't be made or doesn't fit its images.
     """
     clock = Clock(config.train)
     device = choose_device(config.train.device)
     dtype, why = choose_precision(config.train, device)
+    processes = join(device)
+    said = only_first(said, processes)
+    plan = processes.from_first(lambda: _plan(run, config, wanted, resume, overwrite, device, said))
+    many = f" in each of {processes.count} processes" if processes.count > 1 else ""
+    said(f"{run.path}: {config.model.name} on {describe(device)}{many}; {str(dtype).removeprefix('torch.')}: {why}")
+    for fold in plan.wanted:
+        train_fold(run, config, fold, _fold_data(plan, config, fold, said), plan.folds_sha256, resume, said, clock, processes)
+    if processes.first:
+        _sum_up(run, config, said)
+
+
+def find_lr(run: Run, config: Config, fold: str, said: Callable[[str], None] = print) -> None:
+    """--find-lr: the loss at rising learning rates as a picture in the run's folder, and what it suggests."""
+    training, loader, labels = _trial(run, config, fold, said)
+    curve = lr_range.find_lr(training, loader, labels)
+    lr_curve.draw(curve, run.path / "lr.png")
+    said(lr_curve.summary(curve, run.path / "lr.png"))
+
+
+def find_batch(run: Run, config: Config, fold: str, said: Callable[[str], None] = print) -> None:
+    """--find-batch: the largest batch that fits the GPU, and from which size on a larger one is no faster."""
+    training, _, labels = _trial(run, config, fold, said)
+    said(batch_range.summary(batch_range.find_batch(training, labels, said), config.train))
+
+
+def _trial(run: Run, config: Config, fold: str, said: Callable[[str], None]) -> tuple[Training, DataLoader, torch.Tensor]:
+    if config.train.epochs == 0:
+        raise UserError("train.epochs: 0 trains nothing, so there is no learning rate and no batch to find")
+    _check_model(config)
+    prepared = prepare.audited(config, prepare.prepare(config, said), said)
+    rows = prepare.training_rows(config, prepared)
+    table = folds.make_folds(rows, config.data.folds, config.data.seed)
+    return trial(run, config, fold, _fold_data(Plan(prepared, rows, table, "", [fold]), config, fold, said), said)
+
+
+def _plan(
+    run: Run,
+    config: Config,
+    wanted: list[str],
+    resume: bool,
+    overwrite: bool,
+    device: torch.device,
+    said: Callable[[str], None],
+) -> Plan:
     _check_model(config)
     prepared = prepare.audited(config, prepare.prepare(config, said), said)
     for note in prepared.notes:
@@ -39,21 +100,26 @@ def train(
     table = folds.make_folds(rows, config.data.folds, config.data.seed)
     prepare.write_competition_folds(config, prepared, table)
     digest = run.join(config, table, describe(device))
-    said(f"{run.path}: {config.model.name} on {describe(device)}; {str(dtype).removeprefix('torch.')}: {why}")
-    for fold in _still_to_train(run, wanted, config, resume, overwrite, said):
-        train_fold(run, config, fold, _fold_data(prepared, rows, table, fold), digest, resume, said, clock)
-    _sum_up(run, config, said)
+    return Plan(prepared, rows, table, digest, _still_to_train(run, wanted, config, resume, overwrite, said))
 
 
 def _check_model(config: Config) -> None:
     """Make the model once, before any data is touched; where no classes are configured yet, with two of them."""
-    backbone.create(config.model, len(config.competition.classes) or 2, config.train.seed)
+    model, _ = backbone.create(config.model, len(config.competition.classes) or 2, config.train.seed)
+    for size in config.train.image_sizes:
+        backbone.check_other_size(model, config.model.name, size, "train.image_sizes")
+    if config.model.test_size is not None:
+        backbone.check_other_size(model, config.model.name, config.model.test_size, "model.test_size")
 
 
-def _fold_data(prepared: prepare.Prepared, rows: pd.DataFrame, table: pd.DataFrame, fold: str) -> FoldData:
-    held_out = table["fold"].to_numpy() == (-1 if fold == FULL else int(fold))
-    train, validation = rows[~held_out].reset_index(drop=True), rows[held_out].reset_index(drop=True)
-    return FoldData(prepared.root, prepared.classes, train, validation)
+def _fold_data(plan: Plan, config: Config, fold: str, said: Callable[[str], None]) -> FoldData:
+    held_out = plan.table["fold"].to_numpy() == (-1 if fold == FULL else int(fold))
+    train, validation = plan.rows[~held_out].reset_index(drop=True), plan.rows[held_out].reset_index(drop=True)
+    if config.train.pseudo_labels is not None:
+        taught = pseudo.taught_rows(Run(Path(config.train.pseudo_labels)), config, fold, plan.prepared, plan.folds_sha256)
+        said(f"fold {fold}: {len(taught):,} test rows with pseudo-labels join its {len(train):,} training rows")
+        train = pd.concat([train, taught], ignore_index=True)
+    return FoldData(plan.prepared.root, plan.prepared.classes, train, validation)
 
 
 def _still_to_train(

@@ -1,11 +1,9 @@
 """Train one fold of a run, from its rows to model.safetensors, oof.npz, history.csv and a line in W&B."""
 
 import math
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,28 +11,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from timm.data import Mixup
-from timm.utils import ModelEmaV3
 from torch.utils.data import DataLoader
 
-from src.competitions import metrics
 from src.competitions.predictions import Predictions
 from src.competitions.tables import class_indices
 from src.config import FULL, Config
 from src.data.augmentation import Augmentation
 from src.data.loader import Images, ShuffledBatches, choose_workers, make_loader, ordered_loader
-from src.files import replacing
+from src.errors import UserError
+from src.files import locked
 from src.models import backbone
-from src.training import checkpoint, probe, tracking
-from src.training.clock import Clock
-from src.training.device import choose_device, choose_precision, peak_memory
-from src.training.loop import Position, Training, progress, train_epoch, validate
-from src.training.optimizer import make_optimizer, make_scheduler
+from src.training import checkpoint, evaluation, history, probe, tracking
+from src.training.clock import Clock, stop_on_signals
+from src.training.device import choose_device, choose_precision
+from src.training.history import Row
+from src.training.loop import average_epoch, progress, read_losses, train_epoch
+from src.training.loss import evened
+from src.training.processes import ALONE, Processes, synchronised
 from src.training.run import Run
+from src.training.training import Position, Training, begin
 
 PROGRESS_SECONDS = 60.0
 WORST = 24  # held-out images shown on the dashboard
-COLUMNS = ["epoch", "lr", "train_loss", "seconds", "img_per_s", "data_wait", "memory_gb"]  # of history.csv, before the scores
+GO_ON, SAVE, END = 0, 1, 2  # what the processes agree on after every update
 
 
 @dataclass(frozen=True)
@@ -68,13 +67,35 @@ def train_fold(
     resume: bool,
     said: Callable[[str], None],
     clock: Clock | None = None,
+    processes: Processes = ALONE,
 ) -> None:
     """Train `fold` of `run`, or go on from its last.pt. Ends with the fold's model and predictions in its folder.
 
     `clock` counts the command's time over all its folds; none: from now on. Raises Interrupted after Ctrl-C and OutOfTime,
-    when the state is saved; UserError for a loss that is not finite or an image that can't be read.
+    when the state is saved; UserError for a loss that is not finite, an image that can't be read, a GPU whose memory is
+    full, or a fold that another process is training.
     """
-    _Fold(run, config, fold, data, folds_sha256, said, clock or Clock(config.train)).train(resume)
+    training = _Fold(run, config, fold, data, folds_sha256, said, clock or Clock(config.train), processes)
+    try:
+        if not processes.first:
+            training.train(resume)
+        else:
+            with locked(run.fold(fold), patience=10):  # a killed process's loaders keep its lock for some seconds
+                training.train(resume)
+    except torch.OutOfMemoryError:
+        raise UserError(_memory_is_full(config)) from None
+
+
+def trial(
+    run: Run, config: Config, fold: str, data: FoldData, said: Callable[[str], None]
+) -> tuple[Training, DataLoader, torch.Tensor]:
+    """A training to wear out and throw away, with its loader and labels (rows,) int64: nothing of it is written."""
+    one = _Fold(run, config, fold, data, "", said, Clock(config.train), ALONE)
+    if config.train.head == "probe":
+        one._fit_probe()
+    training = one._begin(None)
+    labels = torch.from_numpy(data.labels(data.train)).to(one.device)
+    return training, one._loader(training.image_size(one.fed.size)), labels
 
 
 class _Fold:
@@ -89,129 +110,156 @@ class _Fold:
         folds_sha256: str,
         said: Callable[[str], None],
         clock: Clock,
+        processes: Processes,
     ) -> None:
         self.run, self.config, self.fold, self.data, self.said, self.clock = run, config, fold, data, said, clock
+        self.processes = processes
         self.number = config.data.folds if fold == FULL else int(fold)
         self.folder = run.fold(fold)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.device = choose_device(config.train.device)
+        self.loaded: tuple[int, DataLoader] | None = None  # the training rows, at the size of the epoch before
         self.truth = data.labels(data.held_out)
         self.ids = data.held_out["id"].to_numpy(dtype=str)
-        self.model, self.fed = backbone.create(config.model, len(data.classes), config.train.seed)
-        backbone.freeze(self.model, config.train.freeze)
+        model, self.fed = backbone.create(config.model, len(data.classes), config.train.seed)
+        self.seen = replace(self.fed, size=config.model.test_size or self.fed.size)  # at validation and prediction
+        if config.train.grad_checkpointing:
+            backbone.recompute_activations(model, config.model.name)
         memory = torch.channels_last if config.train.channels_last else torch.contiguous_format
-        self.model = self.model.to(self.device, memory_format=memory)
+        self.model, notes = synchronised(model.to(self.device, memory_format=memory), processes, self.device)
+        for note in notes:
+            said(note)
         self.card = backbone.Card(
-            competition=config.competition.name, run=run.name, fold=fold, name=config.model.name, kwargs=config.model.kwargs,
-            classes=data.classes, input=self.fed, resize=config.data.resize, folds_sha256=folds_sha256, epochs=0, scores={},
+            competition=config.competition.name, run=run.name, fold=fold, name=config.model.name,
+            kwargs=config.model.kwargs, classes=data.classes, input=self.seen,
+            resize=config.data.resize, folds_sha256=folds_sha256, epochs=0, scores={},
         )  # fmt: skip
 
     def train(self, resume: bool) -> None:
         """All epochs that are left, then the report."""
-        state = checkpoint.load(self.folder / "last.pt") if resume and (self.folder / "last.pt").is_file() else None
-        first = self._fit_probe() if self.config.train.head == "probe" and state is None else None
-        training = self._start(state)
-        loader, held_out = self._loaders(training)
-        labels = torch.from_numpy(self.data.labels(self.data.train)).to(self.device)
-        tracker = tracking.track(self.config, self.run.name, "train", self.folder, self.fold, self.said)
-        said_at = time.monotonic()
-        with _stop_on_signals() as stop:
-            if first is not None:
-                self._end_epoch(training, *first, tracker, f"fold {self.fold}  linear probe")
-            while not (training.finished or stop):
-                title = f"fold {self.fold}  epoch {training.position.epoch + 1}/{self.config.train.epochs}"
-                for _ in train_epoch(training, loader, labels, title):
-                    said_at = _say_progress(training, title, said_at, self.said)
-                    ending = bool(stop) or self.clock.is_over()  # asked once: what is not saved must not end
-                    if ending or self.clock.checkpoint_is_due():
-                        self._save(training)
-                    if ending:
-                        break
-                if stop and training.position.step < training.steps:
+        state = self.processes.from_first(self._saved) if resume else None
+        started = time.perf_counter()
+        probed = self.processes.from_first(self._fit_probe) if self.config.train.head == "probe" and state is None else None
+        self.processes.copy_first(self.model)
+        training = self._begin(state)
+        held_out = self._held_out_loader()
+        tracker = self._tracker()
+        with stop_on_signals() as stop:
+            if probed is not None:
+                row = history.probe_row(training, time.perf_counter() - started)
+                self._end_epoch(training, row, self._predictions(probed), tracker, f"fold {self.fold}  linear probe")
+            while not (training.finished or self.processes.most(len(stop))):
+                self._train_epoch(training, stop)
+                if training.position.step < training.steps and self.processes.most(len(stop)):
                     raise Interrupted(f"fold {self.fold}")
-                started = time.perf_counter()
-                oof = self._validate(training, held_out) if held_out is not None else None
-                row = _row(training, time.perf_counter() - started)
-                if training.position.step < training.steps:
-                    self._keep(training, row | _scores(oof, self.truth, self.config.competition.metric), oof)
-                    raise OutOfTime(f"fold {self.fold}, epoch {int(row['epoch'])}")
-                self._end_epoch(training, row, oof, tracker, title)
-                self.clock.longest_ending = max(self.clock.longest_ending, time.perf_counter() - started)
+                self._validate(training, held_out, tracker)
         if training.finished:
             self._report(tracker)
         tracker.finish()
-        if stop:  # asked during validation: the epoch is over and saved
+        if self.processes.most(len(stop)):  # asked during validation: the epoch is over and saved
             raise Interrupted(f"fold {self.fold}")
 
-    def _fit_probe(self) -> tuple[dict[str, float], Predictions | None]:
-        """Start from the linear probe: the row of epoch 0, and the held-out rows' predictions from their features."""
-        started = time.perf_counter()
-        logits = probe.start_head(self.model, self.fed, self.config, self.data, self.device, self.said)
-        none = float("nan")
-        row = {"epoch": 0, "lr": none, "train_loss": none, "seconds": round(time.perf_counter() - started, 3)}
-        row |= {"img_per_s": none, "data_wait": none, "memory_gb": round(peak_memory(self.device), 3)}
-        return row, Predictions(self.ids, logits, self.data.classes) if len(self.ids) else None
+    def _saved(self) -> dict[str, Any] | None:
+        file = self.folder / "last.pt"
+        return checkpoint.load(file) if file.is_file() else None
 
-    def _start(self, state: dict[str, Any] | None) -> Training:
+    def _tracker(self) -> tracking.Tracker:
+        if not self.processes.first:
+            return tracking.Tracker(None, self.said)
+        return tracking.track(self.config, self.run.name, "train", self.folder, self.fold, self.said)
+
+    def _fit_probe(self) -> np.ndarray:
+        """Start from the linear probe: its logits of the held-out rows, which come from their cached features."""
+        return probe.start_head(self.model, self.seen, self.config, self.data, self.device, self.said)
+
+    def _begin(self, state: dict[str, Any] | None) -> Training:
         """The training at its beginning, or where `state` says."""
-        config, classes = self.config.train, len(self.data.classes)
-        dtype, _ = choose_precision(config, self.device)
-        optimizer = make_optimizer(self.model, config)
-        steps = self._order().steps
-        updates = -(-steps // config.accumulate) * config.epochs
-        decay = 1 - 1 / max(1.0, config.ema * updates)
-        smoothed = {"label_smoothing": config.label_smoothing, "num_classes": classes}
-        # gamma and power 1: a plain mean of the first steps, until the decay takes over
-        warmup = {"use_warmup": True, "warmup_gamma": 1.0, "warmup_power": 1.0}
-        training = Training(
-            config=config, fed=self.fed, device=self.device, dtype=dtype, fold=self.number, model=self.model,
-            optimizer=optimizer,
-            ema=ModelEmaV3(self.model, decay=decay, **warmup) if config.ema else None,
-            scheduler=make_scheduler(optimizer, config, updates),
-            scaler=torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16),
-            mixup=Mixup(mixup_alpha=config.mixup, cutmix_alpha=config.cutmix, **smoothed) if self._mixes() else None,
-            steps=steps,
+        dtype, _ = choose_precision(self.config.train, self.device)
+        labels = self.data.labels(self.data.train)
+        training = begin(
+            self.config.train, self.model, self.fed, labels, len(self.data.classes), self._order(labels).steps,
+            self.device, dtype, self.number, self.processes,
         )  # fmt: skip
         if state is not None:
             training.load_state_dict(state)
             at = training.position
-            if training.history:
+            if training.history and self.processes.first:
                 self._write_history(training)  # the process may have died between last.pt and history.csv
             self.said(f"fold {self.fold}: goes on at epoch {at.epoch + 1}, step {at.step + 1}")
         return training
 
-    def _mixes(self) -> bool:
-        return bool(self.config.train.mixup or self.config.train.cutmix)
-
-    def _order(self) -> ShuffledBatches:
+    def _order(self, labels: np.ndarray) -> ShuffledBatches:
         config = self.config.train
         seed = int(np.random.SeedSequence([config.seed, self.number]).generate_state(1)[0])
-        return ShuffledBatches(len(self.data.train), config.batch_size, seed, config.steps_per_epoch, self._mixes())
+        weights = evened(labels, len(self.data.classes), config.balanced_sampling) if config.balanced_sampling else None
+        even = bool(config.mixup or config.cutmix)
+        return ShuffledBatches(
+            len(labels), config.batch_size, seed, config.steps_per_epoch, even, weights, self.processes.share
+        )
 
-    def _loaders(self, training: Training) -> tuple[DataLoader, DataLoader | None]:
-        """Of the training rows, shuffled and augmented, and of the held-out rows, where there are any."""
-        config, size, how = self.config, self.fed.size, self.config.data.resize
-        workers, pin = choose_workers(config.data.workers, self.device), self.device.type == "cuda"
+    def _loader(self, size: int) -> DataLoader:
+        """Of the training rows, shuffled and augmented, at `size` pixels."""
+        config, rows, how = self.config, self.data.train, self.config.data.resize
         recipe = Augmentation(config.data.augmentation, size, how, config.competition.label_preserving, config.train.seed)
-        train, held_out = self.data.train, self.data.held_out
-        images = Images(self.data.root, train["id"].tolist(), train["path"].tolist(), size, how, recipe)
-        loader = make_loader(images, self._order(), workers, pin)
-        if held_out.empty:
-            return loader, None
-        return loader, ordered_loader(self.data.root, held_out, size, how, config, self.device)
+        images = Images(self.data.root, rows["id"].tolist(), rows["path"].tolist(), size, how, recipe)
+        workers = choose_workers(config.data.workers, self.device)
+        return make_loader(images, self._order(self.data.labels(rows)), workers, self.device.type == "cuda")
 
-    def _validate(self, training: Training, held_out: DataLoader) -> Predictions:
-        return validate(training, held_out, self.ids, self.data.classes, f"fold {self.fold}  validation")
+    def _held_out_loader(self) -> DataLoader | None:
+        if self.data.held_out.empty:
+            return None
+        size, how = self.seen.size, self.config.data.resize
+        return ordered_loader(self.data.root, self.data.held_out, size, how, self.config, self.device, self.processes.share)
 
-    def _end_epoch(
-        self, training: Training, row: dict[str, float], oof: Predictions | None, tracker: tracking.Tracker, title: str
-    ) -> None:
+    def _train_epoch(self, training: Training, stop: list[int]) -> None:
+        """To the end of the epoch, or to where the processes agree to stop; the state is saved when it is due."""
+        size = training.image_size(self.fed.size)
+        if self.loaded is None or self.loaded[0] != size:
+            self.loaded = size, self._loader(size)
+        labels = torch.from_numpy(self.data.labels(self.data.train)).to(self.device)
+        title, said_at = self._title(training), time.monotonic()
+        for _ in train_epoch(training, self.loaded[1], labels, title):
+            said_at = _say_progress(training, title, said_at, self.said)
+            wanted = END if stop or self.clock.is_over() else SAVE if self.clock.checkpoint_is_due() else GO_ON
+            agreed = self.processes.most(wanted)
+            if agreed != GO_ON:
+                self._save(training)
+            if agreed == END:
+                break
+
+    def _validate(self, training: Training, held_out: DataLoader | None, tracker: tracking.Tracker) -> None:
+        """Score the epoch and end it; where it was cut short by the clock, keep the model as it is and raise OutOfTime."""
+        started, whole = time.perf_counter(), training.position.step == training.steps
+        if whole and training.averages_now():
+            average_epoch(training, self.loaded[1])
+        oof = self._oof(training, held_out) if held_out is not None else None
+        row = history.epoch_row(training, time.perf_counter() - started)
+        if not whole:
+            self._keep(training, row | history.scores(oof, self.truth, self.config.competition.metric), oof)
+            raise OutOfTime(f"fold {self.fold}, epoch {int(row['epoch'])}")
+        self._end_epoch(training, row, oof, tracker, self._title(training))
+        self.clock.longest_ending = max(self.clock.longest_ending, time.perf_counter() - started)
+
+    def _oof(self, training: Training, held_out: DataLoader) -> Predictions:
+        """The validation rows' logits by the weights to keep, as training sees them: no TTA."""
+        logits = evaluation.predict(
+            training.averaged(), held_out, self.seen, self.device, training.autocast(), ("identity",),
+            self.config.train.channels_last, f"fold {self.fold}  validation", self.processes,
+        )  # fmt: skip
+        return self._predictions(logits)
+
+    def _predictions(self, logits: np.ndarray) -> Predictions | None:
+        return Predictions(self.ids, logits, self.data.classes) if len(self.ids) else None
+
+    def _title(self, training: Training) -> str:
+        return f"fold {self.fold}  epoch {training.position.epoch + 1}/{self.config.train.epochs}"
+
+    def _end_epoch(self, training: Training, row: Row, oof: Predictions | None, tracker: tracking.Tracker, title: str) -> None:
         """Score, keep the model where it is due, then history.csv and last.pt, which says that the epoch is over."""
         metric = self.config.competition.metric
-        row |= _scores(oof, self.truth, metric)
-        self.said(f"{title}  {_line(row)}")
+        row |= history.scores(oof, self.truth, metric)
+        self.said(f"{title}  {history.line(row)}")
         score = row.get(f"val_{metric}")
-        is_best = score is not None and better(score, training.best, metric)
+        is_best = score is not None and history.better(score, training.best, metric)
         training.best = score if is_best else training.best
         is_last = row["epoch"] == self.config.train.epochs
         if is_last if self.config.train.keep == "last" or score is None else is_best:
@@ -219,19 +267,23 @@ class _Fold:
         training.history.append(row)
         training.position = Position(epoch=int(row["epoch"]))
         self._save(training)
-        self._write_history(training)  # last: it says that the epoch is over, to whoever looks at the folder
+        if self.processes.first:
+            self._write_history(training)  # last: it says that the epoch is over, to whoever looks at the folder
         tracker.log({name: value for name, value in row.items() if not math.isnan(value)})
 
     def _save(self, training: Training) -> None:
-        checkpoint.save(training.state_dict(), self.folder / "last.pt")
+        read_losses(training)  # in every process, as they average them
+        if self.processes.first:
+            checkpoint.save(training.state_dict(), self.folder / "last.pt")
         self.clock.has_saved()
 
     def _write_history(self, training: Training) -> None:
-        with replacing(self.folder / "history.csv") as partial:
-            pd.DataFrame(training.history).to_csv(partial, index=False)
+        history.write(training.history, self.folder / "history.csv")
 
-    def _keep(self, training: Training, row: dict[str, float], oof: Predictions | None) -> None:
+    def _keep(self, training: Training, row: Row, oof: Predictions | None) -> None:
         """The fold's model and its out-of-fold predictions."""
+        if not self.processes.first:
+            return
         if oof is not None:
             oof.save(self.folder / "oof.npz")
         scores = {name: value for name, value in row.items() if name.startswith("val_")}
@@ -240,6 +292,8 @@ class _Fold:
 
     def _report(self, tracker: tracking.Tracker) -> None:
         """The end of a fold on the dashboard: its scores, the confusion matrix, the worst images, model and predictions."""
+        if not self.processes.first:
+            return
         model, oof = self.folder / "model.safetensors", self.folder / "oof.npz"
         tracker.summarize(backbone.read_card(model).scores)
         if oof.is_file():
@@ -261,13 +315,6 @@ class _Fold:
         ]  # fmt: skip
 
 
-def better(score: float, than: float | None, metric: str) -> bool:
-    """Whether the metric is better than before; anything is better than nothing and than NaN."""
-    if than is None or math.isnan(than):
-        return True
-    return score > than if metrics.HIGHER_IS_BETTER[metric] else score < than
-
-
 def _say_progress(training: Training, title: str, said_at: float, said: Callable[[str], None]) -> float:
     """Where no terminal shows the bar (a kernel's log, a file), a line a minute."""
     if sys.stderr.isatty() or time.monotonic() - said_at < PROGRESS_SECONDS:
@@ -276,48 +323,9 @@ def _say_progress(training: Training, title: str, said_at: float, said: Callable
     return time.monotonic()
 
 
-def _row(training: Training, validating: float) -> dict[str, float]:
-    """The epoch's row of history.csv, without scores; the same names go to W&B. `validating`: seconds that it took."""
-    at = training.position
-    return {
-        "epoch": at.epoch + 1,
-        "lr": training.optimizer.param_groups[-1]["lr"],
-        "train_loss": at.losses / at.images,
-        "seconds": round(at.seconds + validating, 3),
-        "img_per_s": round(at.images / at.seconds, 2),
-        "data_wait": round(at.waited / at.seconds, 4),
-        "memory_gb": round(peak_memory(training.device), 3),
-    }
-
-
-def _scores(oof: Predictions | None, truth: np.ndarray, metric: str) -> dict[str, float]:
-    if oof is None:
-        return {}
-    names = dict.fromkeys(("log_loss", "accuracy", metric))
-    return {f"val_{name}": metrics.score(name, truth, oof.probabilities()) for name in names}
-
-
-def _line(row: dict[str, float]) -> str:
-    trained = row["epoch"] > 0
-    shown = [f"loss {row['train_loss']:.4f}"] if trained else []
-    shown += [f"{name} {value:.4f}" for name, value in row.items() if name.startswith("val_")]
-    shown += [f"lr {row['lr']:.1e}", f"{row['img_per_s']:.0f} img/s", f"data {row['data_wait']:.0%}"] if trained else []
-    return "  ".join([*shown, f"{row['memory_gb']:.1f} GB", time.strftime("%H:%M:%S", time.gmtime(row["seconds"]))])
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[list[int]]:
-    """A list that fills when Ctrl-C or SIGTERM asks to stop: the step is finished first. A second Ctrl-C stops at once."""
-    asked: list[int] = []
-
-    def ask(number: int, _: object) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _memory_is_full(config: Config) -> str:
+    train, batch = config.train, config.train.batch_size
+    ways = [f"--train.batch_size {max(1, batch // 2)} --train.accumulate {train.accumulate * 2} (the same step, in two halves)"]
+    ways += [] if train.grad_checkpointing else ["--train.grad_checkpointing true"]
+    ways += ["a smaller --model.image_size", "--find-batch, which finds the largest batch that fits"]
+    return f"the GPU's memory is full with batches of {batch}: try {', '.join(ways)}"

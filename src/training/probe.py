@@ -23,7 +23,7 @@ from src.data.loader import ordered_loader
 from src.errors import UserError
 from src.files import replacing
 from src.models.backbone import ImageInput, head
-from src.training.loop import over_images, see
+from src.training.evaluation import over_images, see
 
 if TYPE_CHECKING:
     from src.training.fold import FoldData

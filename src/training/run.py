@@ -16,7 +16,7 @@ from src.competitions.tables import class_indices
 from src.config import REPOSITORY, Config
 from src.data import folds
 from src.errors import UserError
-from src.files import replacing
+from src.files import locked, replacing
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "scikit-learn", "numpy", "pandas")
 
@@ -54,8 +54,11 @@ class Run:
 
         Raises UserError where the run has another configuration, with the differences, or other rows and folds.
         """
+        with locked(self.path, patience=60):  # folds that start at the same time, each in a process of its own
+            return self._join(config, table, device)
+
+    def _join(self, config: Config, table: pd.DataFrame, device: str) -> str:
         if not (self.path / "config.yaml").is_file():
-            self.path.mkdir(parents=True, exist_ok=True)
             digest = folds.write_folds(table, self.folds_csv())
             _write(self.path / "config.yaml", configuration.dump(config, made_with=_made_with(device)))
             return digest

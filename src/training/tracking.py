@@ -1,5 +1,7 @@
 """Weights & Biases: one run per fold, one for the experiment. It may fail, hang or be switched off; training goes on.
 
+Under `wandb agent` the experiment's run is the sweep's own, by whose score the sweep compares; the folds' are as ever.
+
 All of W&B's work for a run happens on one daemon thread. The training loop only puts calls into that thread's queue, so
 a server that is slow or gone costs it nothing; what fails there is told once, in one line, and ends that run's tracking
 alone. Waits at the start, at the end of a fold and at the end of the program are bounded by the seconds below.
@@ -8,6 +10,7 @@ wandb is imported only where a run is tracked: that takes over half a second.
 
 import atexit
 import contextlib
+import functools
 import os
 import re
 import secrets
@@ -16,12 +19,16 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
 
+import yaml
+
 from src.config import Config
 from src.errors import UserError
+from src.files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,6 +59,7 @@ def track(
     `folder` keeps W&B's id of it, so that a resumed fold or a later prediction adds to the same row of the dashboard.
     `said` gets every line meant for the user. Raises UserError only where mode online is asked for and no key is found.
     """
+    sweep = _sweep()  # before W&B is set up
     mode = _mode(config.tracking.mode, said)
     if mode == "disabled":
         return Tracker(None, said)
@@ -64,7 +72,11 @@ def track(
         "tags": [config.competition.name, config.model.name],
         "config": config.model_dump(mode="json") | {"run": run, "fold": fold},
     }
-    return Tracker(lambda: _begin(mode, described | {"id": _identity(folder)}, said), said)
+    if sweep is not None:
+        described |= {"project": None, "entity": None}  # the sweep's, which its agent has told W&B
+    if sweep is not None and job_type == "cv":
+        described |= {"id": sweep.run, "sweep_id": sweep.id, "config": described["config"] | sweep.parameters}
+    return Tracker(lambda: _begin(mode, described | {"id": _identity(folder, described.get("id"))}, said), said)
 
 
 class Tracker:
@@ -151,6 +163,28 @@ class Tracker:
 
 
 # Starting and stopping W&B
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """The sweep for which `wandb agent` started this process: its id, that of its run, the values it chose."""
+
+    id: str
+    run: str
+    parameters: dict[str, Any]
+
+
+@functools.cache
+def _sweep() -> _Sweep | None:
+    """Taken out of the environment, where W&B would find it and make the sweep's one run of every fold, too."""
+    names = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
+    if not all(os.environ.get(name) for name in names):
+        return None
+    id, run, file = (os.environ.pop(name) for name in names)
+    chosen: dict[str, Any] = {}
+    with contextlib.suppress(OSError, yaml.YAMLError):
+        chosen = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    return _Sweep(id, run, {name: entry["value"] for name, entry in chosen.items() if name != "wandb_version"})
 
 
 def _mode(wanted: str, said: Callable[[str], Any]) -> str:
@@ -242,6 +276,8 @@ def _probe(host: str) -> None:
 
 
 def _init(mode: str, described: dict[str, Any]) -> "wandb.Run":
+    given = dict(described)
+    sweep_id = given.pop("sweep_id", None)
     _set_up()
     import PIL.Image
     import wandb
@@ -258,22 +294,22 @@ def _init(mode: str, described: dict[str, Any]) -> "wandb.Run":
         finish_timeout=UPLOAD_SECONDS,
         finish_timeout_raises=True,
         reinit="create_new",  # runs of one process don't touch each other
+        sweep_id=sweep_id,
     )
-    run = wandb.init(mode=mode, dir=".", resume="allow", settings=settings, **described)
+    run = wandb.init(mode=mode, dir=".", resume="allow", settings=settings, **given)
     run.define_metric("epoch")
     run.define_metric("*", step_metric="epoch")
     return run
 
 
-def _identity(folder: Path) -> str:
-    """W&B's id for what `folder` holds: made once, then read."""
+def _identity(folder: Path, given: str | None = None) -> str:
+    """W&B's id for what `folder` holds: made once, then read. `given`: that of a sweep's run takes its place."""
     file = folder / "wandb_id.txt"
-    if not file.is_file():
+    if given or not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f"{file.name}.{os.getpid()}")
-        draft.write_text(secrets.token_hex(4), encoding="utf-8")
-        draft.replace(file)
-    return file.read_text(encoding="utf-8").strip()
+        with replacing(file) as draft:
+            draft.write_text(given or secrets.token_hex(4), encoding="utf-8")
+    return given or file.read_text(encoding="utf-8").strip()
 
 
 def _where(run: "wandb.Run") -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from conftest import write_image
 from src.data.augmentation import Augmentation
 from src.data.image import ImageError, fit, read
-from src.data.loader import Images, OrderedBatches, ShuffledBatches, choose_workers, make_loader, read_batches
+from src.data.loader import Images, OrderedBatches, Share, ShuffledBatches, choose_workers, make_loader, read_batches
 
 ROWS, SIZE = 13, 24
 
@@ -179,3 +179,34 @@ def test_opencv_starts_no_threads_of_its_own_beside_the_workers(root):
     cv2.setNumThreads(2)
     make_loader(images(root), OrderedBatches(ROWS, 5), 0, pin=False)
     assert cv2.getNumThreads() == 1
+
+
+# Balanced sampling
+
+
+@given(st.integers(2, 200), st.integers(0, 5), st.data())
+def test_a_row_is_drawn_as_often_as_its_weight_says(rows: int, epoch: int, data):
+    weights = np.array(data.draw(st.lists(st.floats(0.1, 10), min_size=rows, max_size=rows)))
+    batches = ShuffledBatches(rows, 1, seed=1, weights=weights)
+    batches.epoch = epoch
+    drawn = np.bincount([row for [(_, row)] in batches], minlength=rows)
+    expected = weights / weights.sum() * rows
+    assert drawn.sum() == rows
+    assert (drawn >= np.floor(expected - 1e-6)).all()
+    assert (drawn <= np.ceil(expected + 1e-6)).all()
+
+
+def test_even_weights_draw_every_row_once_in_another_order_each_epoch():
+    batches = ShuffledBatches(50, 1, seed=1, weights=np.ones(50))
+    orders = []
+    for batches.epoch in (0, 1):
+        orders.append([row for [(_, row)] in batches])
+        assert sorted(orders[-1]) == list(range(50))
+    assert orders[0] != orders[1]
+
+
+def test_several_processes_validate_each_row_once():
+    for count in (1, 2, 3, 5):
+        parts = [[row for batch in OrderedBatches(11, 4, Share(n, count)) for _, row in batch] for n in range(count)]
+        assert sorted(row for part in parts for row in part) == list(range(11))
+        assert [len(OrderedBatches(11, 4, Share(n, count))) for n in range(count)] == [-(-len(part) // 4) for part in parts]

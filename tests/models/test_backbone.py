@@ -253,7 +253,7 @@ def test_the_hub_is_asked_with_a_limit_and_a_proxy_is_trusted(monkeypatch: pytes
 
 def test_a_frozen_backbone_leaves_only_the_head_to_learn():
     model, _ = backbone.create(SMALL, 3)
-    backbone.freeze(model, "backbone")
+    backbone.freeze(model, torch.optim.SGD(model.parameters(), 0.1), "backbone")
     backbone.train_mode(model, "backbone")
     assert {name for name, p in model.named_parameters() if p.requires_grad} == {"fc.weight", "fc.bias"}
     assert {name for name, module in model.named_modules() if module.training} == {"fc"}
@@ -261,7 +261,7 @@ def test_a_frozen_backbone_leaves_only_the_head_to_learn():
 
 def test_frozen_norms_keep_their_statistics_while_everything_learns():
     model, _ = backbone.create(SMALL, 3)
-    backbone.freeze(model, "norm")
+    backbone.freeze(model, torch.optim.SGD(model.parameters(), 0.1), "norm")
     backbone.train_mode(model, "norm")
     assert all(p.requires_grad for p in model.parameters())
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -273,7 +273,7 @@ def test_frozen_norms_keep_their_statistics_while_everything_learns():
 
 def test_nothing_is_frozen_unless_asked_for():
     model, _ = backbone.create(SMALL, 3)
-    backbone.freeze(model, "none")
+    backbone.freeze(model, torch.optim.SGD(model.parameters(), 0.1), "none")
     backbone.train_mode(model, "none")
     assert all(p.requires_grad for p in model.parameters())
     assert all(module.training for module in model.modules())

@@ -8,7 +8,7 @@ from conftest import write_dogs_vs_cats, write_shopee
 from src.errors import UserError
 from src.models import backbone
 from src.training import experiment
-from src.training.fold import COLUMNS
+from src.training.history import COLUMNS
 from src.training.run import Run, cross_validation
 from tiny_runs import history, tiny, train
 
@@ -68,7 +68,8 @@ def test_each_row_is_trained_on_or_validated_never_both(dogs: Path):
     prepared = experiment.prepare.prepare(config, lambda _: None)
     rows = experiment.prepare.training_rows(config, prepared)
     table = experiment.folds.make_folds(rows, 2, 0)
-    parts = {fold: experiment._fold_data(prepared, rows, table, fold) for fold in ("0", "1", "full")}
+    plan = experiment.Plan(prepared, rows, table, "", ["0"])
+    parts = {fold: experiment._fold_data(plan, config, fold, print) for fold in ("0", "1", "full")}
     for fold in ("0", "1"):
         train_ids, held_out = set(parts[fold].train["id"]), set(parts[fold].held_out["id"])
         assert held_out == set(table["id"][table["fold"] == int(fold)])

@@ -17,7 +17,7 @@ from conftest import write_dogs_vs_cats
 from src.competitions.predictions import Predictions
 from src.data.image import ImageError
 from src.models import backbone
-from src.training import checkpoint, fold, loop
+from src.training import checkpoint, clock, fold, loop
 from src.training.run import Run
 from tiny_runs import CLOCK, history, tiny, train
 
@@ -143,7 +143,7 @@ def test_keep_best_keeps_the_epoch_that_the_metric_likes_best(
     competition: str, metric: str, values: list[float], best: int, dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     told, validated = iter(values), []
-    monkeypatch.setattr(fold, "_scores", lambda oof, *_: validated.append(oof.logits) or {metric: next(told)})
+    monkeypatch.setattr(fold.history, "scores", lambda oof, *_: validated.append(oof.logits) or {metric: next(told)})
     run = Run(tmp_path / "run")
     said = train(run, tiny(dogs, competition, train__keep="best", train__epochs=3, train__lr=0.01))
     assert backbone.read_card(run.fold("0") / "model.safetensors").epochs == best
@@ -157,7 +157,7 @@ def test_by_default_the_last_epoch_is_kept_though_another_was_better(
     dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     values = iter([0.1, 0.2])
-    monkeypatch.setattr(fold, "_scores", lambda *_: {"val_log_loss": next(values)})
+    monkeypatch.setattr(fold.history, "scores", lambda *_: {"val_log_loss": next(values)})
     run = Run(tmp_path / "run")
     train(run, tiny(dogs))
     assert backbone.read_card(run.fold("0") / "model.safetensors").epochs == 2
@@ -195,7 +195,7 @@ def test_fold_full_trains_on_all_rows_and_validates_none(dogs: Path, tmp_path: P
 def test_fold_full_takes_its_batches_from_every_row(dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen: list[int] = []
     real = loop.step_forward
-    monkeypatch.setattr(loop, "step_forward", lambda t, images, target: seen.append(len(images)) or real(t, images, target))
+    monkeypatch.setattr(loop, "step_forward", lambda *all: seen.append(len(all[2])) or real(*all))
     for name, rows in (("0", 20), ("full", 40)):
         seen.clear()
         train(Run(tmp_path / name), tiny(dogs, train__epochs=1), name)
@@ -302,7 +302,7 @@ def test_a_fold_stopped_twice_ends_the_same_with_another_number_of_workers(whole
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_stop_during_validation_saves_the_epoch_and_stops(epoch: int, whole: Run, dogs: Path, tmp_path: Path):
     run, config = Run(tmp_path / "run"), tiny(dogs, **EVERYTHING)
-    real, done = fold.validate, itertools.count(1)
+    real, done = fold.evaluation.predict, itertools.count(1)
 
     def validate(*arguments):
         if next(done) == epoch:
@@ -310,7 +310,7 @@ def test_a_stop_during_validation_saves_the_epoch_and_stops(epoch: int, whole: R
         return real(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fold, "validate", validate)
+        patch.setattr(fold.evaluation, "predict", validate)
         with pytest.raises(fold.Interrupted):
             train(run, config, "0", "1")
     state = checkpoint.load(run.fold("0") / "last.pt")
@@ -346,7 +346,7 @@ def test_a_crash_at_the_end_of_an_epoch_doubles_no_row(file: str, time: int, who
 
 def test_a_second_ctrl_c_stops_at_once_and_the_handlers_are_put_back():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with fold._stop_on_signals() as stop:
+    with clock.stop_on_signals() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop == [signal.SIGINT]
         with pytest.raises(KeyboardInterrupt):

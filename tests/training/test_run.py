@@ -69,7 +69,8 @@ def test_the_configuration_is_written_out_in_full_and_a_run_can_be_repeated_from
 
 
 def test_every_shipped_configuration_survives_being_written_and_read(tmp_path: Path):
-    for i, file in enumerate(sorted((REPOSITORY / "configs").rglob("*.yaml"))):
+    sweeps = {*(REPOSITORY / "configs/sweeps").iterdir()}
+    for i, file in enumerate(sorted({*(REPOSITORY / "configs").rglob("*.yaml")} - sweeps)):
         config = configuration.load(file)
         run = Run(tmp_path / str(i))
         run.join(config, table(), "a device")

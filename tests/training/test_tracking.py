@@ -331,6 +331,41 @@ def test_a_server_that_hangs_in_mid_run_stops_neither_training_nor_the_end_of_th
     assert "offline run" in cv
 
 
+def test_under_wandbs_agent_the_experiments_run_is_the_sweeps_own_and_a_folds_run_is_not(tmp_path):
+    server = FakeServer()
+    (tmp_path / "chosen.yaml").write_text("wandb_version: 1\n\ntrain.lr:\n  value: 0.25\nfold:\n  value: 2\n")
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r/wandb_id.txt").write_text("before")
+    script = """
+    import os
+    track(config(), "r", "train", Path("r/fold-2"), "2").log({"epoch": 1})
+    track(config(), "r", "cv", Path("r")).summarize({"oof_accuracy": 0.5})
+    os._exit(0)  # the stand-in for a server can't end a run
+    """
+    agent = {"SWEEP_ID": "sweep1", "RUN_ID": "run7", "SWEEP_PARAM_PATH": "chosen.yaml", "PROJECT": "sweeps", "ENTITY": "us"}
+    agent = {f"WANDB_{name}": value for name, value in agent.items()}
+    done = execute(tmp_path, script, WANDB_API_KEY=KEY, WANDB_BASE_URL=server.url, **agent)
+    server.shutdown()
+    assert (done.returncode, done.stderr) == (0, "")
+    fold, cv = server.runs
+    assert (fold["project"], fold["entity"], fold["groupName"], fold["displayName"]) == ("sweeps", "us", "r", "r/fold-2")
+    assert (fold["name"], fold["sweep"]) == ((tmp_path / "r/fold-2/wandb_id.txt").read_text(), None)
+    assert (cv["project"], cv["entity"], cv["groupName"], cv["displayName"]) == ("sweeps", "us", "r", "r/cv")
+    assert (cv["name"], cv["sweep"]) == ("run7", "sweep1")
+    assert (tmp_path / "r/wandb_id.txt").read_text() == "run7", "predict.py adds to this row later"
+    chosen = json.loads(cv["config"])
+    assert (chosen["train.lr"], chosen["fold"], chosen["run"]) == ({"value": 0.25}, {"value": 2}, {"value": "r"})
+    assert "train.lr" not in json.loads(fold["config"])
+
+
+def test_a_lost_file_of_the_sweeps_values_stops_nothing(tmp_path):
+    agent = {"WANDB_SWEEP_ID": "s", "WANDB_RUN_ID": "run7", "WANDB_SWEEP_PARAM_PATH": "lost.yaml"}
+    done = execute(tmp_path, 'track(config(), "r", "cv", Path("r")).finish()', **agent)
+    assert (done.returncode, done.stderr) == (0, "")
+    (run,) = of_kind(offline_runs(tmp_path)[0], "run")
+    assert run.run_id == "run7"
+
+
 class FakeRun:
     """Stands for W&B's run; `fault` is called wherever it should fail or hang."""
 

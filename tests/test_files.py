@@ -1,0 +1,42 @@
+"""Files are whole or not there, and a folder has one writer."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from src.errors import UserError
+from src.files import locked, replacing
+
+
+def test_a_file_is_replaced_when_it_is_whole(tmp_path: Path):
+    file = tmp_path / "a.txt"
+    file.write_text("before")
+    with pytest.raises(ZeroDivisionError), replacing(file) as partial:
+        partial.write_text(f"half {1 / 0}")
+    assert file.read_text() == "before"
+    with replacing(file) as partial:
+        partial.write_text("after")
+        assert file.read_text() == "before"
+    assert file.read_text() == "after"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def _hold(folder: Path, held, done) -> None:
+    with locked(folder):
+        held.set()
+        done.wait(60)
+
+
+def test_a_folder_has_one_writer_and_is_free_again_when_that_is_killed(tmp_path: Path):
+    context = multiprocessing.get_context("spawn")
+    held, done = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(tmp_path / "fold-0", held, done))
+    other.start()
+    assert held.wait(60)
+    with pytest.raises(UserError, match=rf"fold-0: another process \(process {other.pid} on .*\) is writing here"):
+        locked(tmp_path / "fold-0").__enter__()
+    other.kill()
+    other.join()
+    with locked(tmp_path / "fold-0"):
+        assert list((tmp_path / "fold-0").iterdir()) == []
