@@ -17,8 +17,8 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "training")]
 
-from conftest import write_dogs_vs_cats
-from kills import kill_and_compare
+from conftest import write_dogs_vs_cats  # noqa: E402
+from kills import kill_and_compare  # noqa: E402
 
 CONFIGURATIONS = {
     "EMA, mixup, cutmix, accumulation": {},
@@ -46,7 +46,8 @@ def main() -> None:
         data = write_dogs_vs_cats(Path(folder) / "dogs")
         for number, (name, knobs) in enumerate(configurations.items()):
             tally = kill_and_compare(data, Path(folder) / str(number), each, asked.seed + number, **knobs)
-            print(f"{name}: {tally.kills} kills over {tally.runs} runs ({tally.before_first_save} before anything was saved): all identical")
+            told = f"{tally.kills} kills over {tally.runs} runs ({tally.before_first_save} before anything was saved)"
+            print(f"{name}: {told}: all identical")
     print(f"{each * len(configurations)} kills in {time.monotonic() - started:.0f} s, torch {torch.__version__}")
 
 

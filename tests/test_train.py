@@ -121,7 +121,7 @@ train: {epochs: 2, batch_size: 4}
 def test_debug_runs_the_digits_chain_in_a_run_of_its_own_and_tracks_it_offline(command, tmp_path: Path):
     trained = command("train.py", "--fold", "0", "--debug", "--data.workers", "0")
     assert trained.returncode == 0, trained.stderr
-    (run,) = (tmp_path / "runs").iterdir()
+    (run,) = (tmp_path / "runs").glob("[!.]*")
     assert run.name.endswith("-debug")
     assert config.load(run / "config.yaml").train.steps_per_epoch == 2
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2, "one for the fold, one for the experiment"

@@ -42,11 +42,7 @@ def find_batch(training: Training, labels: torch.Tensor, said: Callable[[str], A
     worn out by it: throw it away. labels: (rows,) int64 on the device. Raises UserError where there is no CUDA GPU, or not
     even two images fit.
     """
-    if training.device.type != "cuda":
-        raise UserError(
-            f"--find-batch fills a CUDA GPU's memory, and the device is {training.device.type}: "
-            "on a CPU 32 to 64 images are a good batch, and more are not faster"
-        )
+    check_gpu(training.device)
     config = training.config
     training.position.epoch = max(0, config.epochs - 1)  # when all that ever learns does
     freeze(training.model, training.optimizer, training.frozen)
@@ -59,6 +55,15 @@ def find_batch(training: Training, labels: torch.Tensor, said: Callable[[str], A
 
     with torch.cuda.device(training.device), _some_to_spare():
         return search(speed, first_size(config.batch_size), len(labels))
+
+
+def check_gpu(device: torch.device) -> None:
+    """Raises UserError for a device whose memory can't be filled; cheap, so that it can be asked before any data is touched."""
+    if device.type != "cuda":
+        raise UserError(
+            f"--find-batch fills a CUDA GPU's memory, and the device is {device.type}: "
+            "on a CPU 32 to 64 images are a good batch, and more are not faster"
+        )
 
 
 def search(speed: Callable[[int], float | None], start: int, limit: int) -> list[Trial]:

@@ -81,7 +81,7 @@ def test_a_single_burst_changes_nothing(burst: float):
 def test_a_cliff_is_seen_where_it_is():
     losses = np.where(np.arange(100) < 80, 2.0 / np.maximum(1, np.arange(100) - 60), math.inf)
     found = suggest(Curve(RATES, losses, 1e-3))
-    assert RATES[77] <= found.minimum < found.diverges <= RATES[80]
+    assert RATES[76] <= found.minimum < found.diverges <= RATES[80]
 
 
 @pytest.mark.parametrize("count", [2, 3, 9])

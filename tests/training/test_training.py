@@ -98,9 +98,7 @@ def test_the_last_epochs_are_averaged_with_statistics_of_their_own():
 def test_an_average_keeps_the_statistics_that_are_frozen():
     config = TrainConfig(epochs=2, batch_size=8, average_epochs=1, freeze="norm")
     training, _ = run(config, name="test_resnet")
-    norm, its = (
-        [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)][0] for model in (training.model, training.averaged())
-    )
+    norm, its = first_norm(training.model), first_norm(training.averaged())
     assert torch.equal(norm.running_mean, its.running_mean)
 
 
