@@ -67,6 +67,7 @@ def find_lr(run: Run, config: Config, fold: str, said: Callable[[str], None] = p
 
 def find_batch(run: Run, config: Config, fold: str, said: Callable[[str], None] = print) -> None:
     """--find-batch: the largest batch that fits the GPU, and from which size on a larger one is no faster."""
+    batch_range.check_gpu(choose_device(config.train.device))
     training, _, labels = _trial(run, config, fold, said)
     said(batch_range.summary(batch_range.find_batch(training, labels, said), config.train))
 
