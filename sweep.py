@@ -8,7 +8,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 import train
-from src import cli, config
+from src import cli
 from src.config import Config
 from src.errors import UserError
 
@@ -59,11 +59,8 @@ def understand(words: list[str]) -> tuple[str, Config, list[str]]:
     """A command line of train.py as train.py takes it: the run's name, knobs, folds."""
     from src.training.run import default_name
 
-    path = config.find(cli.option(words, "--config") or train.DEFAULT)
-    flags, knobs = cli.parse(train.Flags, words, config.load(path), None)
-    if flags.debug:
-        knobs = config.shortened(knobs)
-    return flags.name or default_name(path, knobs, flags.debug), knobs, config.wanted_folds(flags.fold, knobs.data.folds)
+    flags, path, knobs, wanted = train.understand(words)
+    return flags.name or default_name(path, knobs, flags.debug), knobs, wanted
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from tyro.conf import FlagCreatePairsOff
 
 from src import cli, config
+from src.config import Config
 
 DEFAULT = "configs/digits/baseline.yaml"
 
@@ -33,17 +34,21 @@ class Flags:
     """instead of training: the largest batch that fits the GPU, and from which size on a larger one is no faster"""
 
 
-def main() -> None:
-    argv = sys.argv[1:]
+def understand(argv: list[str], description: str | None = None) -> tuple[Flags, Path, Config, list[str]]:
+    """A command line: its flags, the configuration's file, the knobs with what the command line changes, the folds wanted."""
     path = config.find(cli.option(argv, "--config") or DEFAULT)
-    flags, knobs = cli.parse(Flags, argv, config.load(path), Flags.__doc__)
+    flags, knobs = cli.parse(Flags, argv, config.load(path), description)
     if flags.debug:
         knobs = config.shortened(knobs)
-    wanted = config.wanted_folds(flags.fold, knobs.data.folds)
+    return flags, path, knobs, config.wanted_folds(flags.fold, knobs.data.folds)
+
+
+def main() -> None:
+    flags, path, knobs, wanted = understand(sys.argv[1:], Flags.__doc__)
 
     from src.training import experiment  # torch takes seconds to import: not before the arguments are known to be good
     from src.training.fold import Interrupted, OutOfTime
-    from src.training.processes import another_ended, end_of_job, is_first, restarted
+    from src.training.processes import another_ended, end_of_job, is_first
     from src.training.run import Run, default_name
 
     run = Run(Path("runs") / (flags.name or default_name(path, knobs, flags.debug)))
@@ -51,8 +56,7 @@ def main() -> None:
         (experiment.find_lr if flags.find_lr else experiment.find_batch)(run, knobs, wanted[0])
         return
     try:
-        again = restarted()
-        experiment.train(run, knobs, wanted, flags.resume or again, flags.overwrite and not again)
+        experiment.train(run, knobs, wanted, flags.resume, flags.overwrite)
         end_of_job()
     except OutOfTime as where:
         if is_first():

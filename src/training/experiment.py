@@ -16,7 +16,7 @@ from src.config import FULL, Config
 from src.data import folds, prepare
 from src.errors import UserError
 from src.models import backbone
-from src.training import batch_range, lr_curve, lr_range, pseudo, tracking
+from src.training import batch_range, pseudo, tracking
 from src.training.clock import Clock
 from src.training.device import choose_device, choose_precision, describe
 from src.training.fold import FoldData, train_fold, trial
@@ -47,6 +47,8 @@ def train(
     device = choose_device(config.train.device)
     dtype, why = choose_precision(config.train, device)
     processes = join(device)
+    if processes.restarted:
+        resume, overwrite = True, False
     said = only_first(said, processes)
     plan = processes.from_first(lambda: _plan(run, config, wanted, resume, overwrite, device, said))
     many = f" in each of {processes.count} processes" if processes.count > 1 else ""
@@ -59,6 +61,8 @@ def train(
 
 def find_lr(run: Run, config: Config, fold: str, said: Callable[[str], None] = print) -> None:
     """--find-lr: the loss at rising learning rates as a picture in the run's folder, and what it suggests."""
+    from src.training import lr_curve, lr_range  # matplotlib takes most of a second to import
+
     training, loader, labels = _trial(run, config, fold, said)
     curve = lr_range.find_lr(training, loader, labels)
     lr_curve.draw(curve, run.path / "lr.png")

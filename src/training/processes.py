@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from src.data.loader import Share
@@ -56,6 +57,11 @@ class Processes:
         if error is not None:
             raise self.told_once(error)
         return made
+
+    @property
+    def restarted(self) -> bool:
+        """Whether torchrun started this job anew after a process died, on whichever machine: it goes on from last.pt."""
+        return self.most(_restarts()) > 0
 
     def told_once(self, error: UserError) -> BaseException:
         """An error that meets all processes at once, for each to raise: the first tells it, the others just end."""
@@ -117,8 +123,20 @@ def join(device: torch.device) -> Processes:
     if not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        store, rank, _ = next(rendezvous("env://", timeout=PATIENCE))
+        dist.init_process_group(backend, timeout=PATIENCE, store=_of_this_attempt(store), rank=rank, world_size=count)
     return Processes(dist.get_rank(), count)
+
+
+def _of_this_attempt(store: dist.Store) -> dist.Store:
+    """The store in which the processes find each other, without what a restarted job's ended processes left in it.
+
+    torchrun keeps one store over its restarts (torch 2.15), so a process may read the address of one that has ended, and be
+    refused. Machines count restarts each for itself: several need TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 instead.
+    """
+    one_machine = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    return dist.PrefixStore(f"attempt {_restarts()}", store) if one_machine else store
 
 
 def end_of_job() -> None:
@@ -132,9 +150,9 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def restarted() -> bool:
-    """Whether torchrun started this job anew after a process died (--max-restarts): then it goes on from last.pt."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def _restarts() -> int:
+    """How often torchrun (--max-restarts) has started this machine's processes anew after one died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def synchronised(model: nn.Module, processes: Processes, device: torch.device) -> tuple[nn.Module, list[str]]:

@@ -86,7 +86,7 @@ def test_a_process_that_dies_is_restarted_and_the_job_ends_like_one_that_did_not
     program = folder / "dying.py"
     program.write_text(DYING)
     done = torchrun(
-        folder, str(program), "--train.batch_size", "32", "--predict.batch_size", "100", "--name", "risen", restarts=1
+        folder, str(program), "--train.batch_size", "32", "--predict.batch_size", "100", "--name", "risen", restarts=3
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "goes on at epoch 2" in done.stdout
