@@ -15,6 +15,7 @@ from src.data.loader import ordered_loader
 from src.errors import UserError
 from src.inference import submission
 from src.models import backbone
+from src.models.folding import fold_norms
 from src.training import evaluation, tracking
 from src.training.device import autocast, choose_device, choose_precision
 from src.training.run import Run, cross_validation
@@ -96,7 +97,8 @@ def _predict_fold(
 ) -> Predictions:
     folder = run.fold(fold)
     model, card = backbone.load(folder / "model.safetensors", device)
-    model = model.to(memory_format=torch.channels_last if config.train.channels_last else torch.contiguous_format)
+    memory = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    model = fold_norms(model.to(memory_format=memory), card.input.size)
     dtype, _ = choose_precision(config.train, device)
 
     def over(rows: pd.DataFrame, title: str) -> Predictions:

@@ -158,6 +158,9 @@ def _sum_up(run: Run, config: Config, said: Callable[[str], None]) -> None:
         return
     _print_table(run, cv)
     said(f"OOF {cv}")
+    with_tta = cross_validation(run, config.competition.metric, "oof_tta.npz")
+    if with_tta is not None and with_tta.rows == cv.rows:
+        said(f"OOF with TTA {with_tta}")
     tracker = tracking.track(config, run.name, "cv", run.path, None, said)
     tracker.summarize(cv.summary())
     tracker.finish()

@@ -146,7 +146,8 @@ class _Fold:
         with stop_on_signals() as stop:
             if probed is not None:
                 row = history.probe_row(training, time.perf_counter() - started)
-                self._end_epoch(training, row, self._predictions(probed), tracker, f"fold {self.fold}  linear probe")
+                self._end_epoch(training, row, self._predictions(probed[0]), tracker, f"fold {self.fold}  linear probe")
+                self._keep_views(probed)
             while not (training.finished or self.processes.most(len(stop))):
                 self._train_epoch(training, stop)
                 if training.position.step < training.steps and self.processes.most(len(stop)):
@@ -168,7 +169,7 @@ class _Fold:
         return tracking.track(self.config, self.run.name, "train", self.folder, self.fold, self.said)
 
     def _fit_probe(self) -> np.ndarray:
-        """Start from the linear probe: its logits of the held-out rows, which come from their cached features."""
+        """Start from the linear probe: its logits of the held-out rows in each view, which come from their cached features."""
         return probe.start_head(self.model, self.seen, self.config, self.data, self.device, self.said)
 
     def _begin(self, state: dict[str, Any] | None) -> Training:
@@ -284,11 +285,20 @@ class _Fold:
         """The fold's model and its out-of-fold predictions."""
         if not self.processes.first:
             return
+        for stale in ("oof_tta.npz", "test.npz"):  # predict.py's, of the model before
+            (self.folder / stale).unlink(missing_ok=True)
         if oof is not None:
             oof.save(self.folder / "oof.npz")
         scores = {name: value for name, value in row.items() if name.startswith("val_")}
         card = replace(self.card, epochs=int(row["epoch"]), scores=scores)
         backbone.save(training.averaged(), card, self.folder / "model.safetensors")
+
+    def _keep_views(self, probed: np.ndarray) -> None:
+        """A probe that is the whole model has seen the held-out rows in all views already: their OOF with TTA costs nothing."""
+        whole = self.config.train.epochs == 0 and self.config.predict.tta == "auto"
+        if whole and len(self.ids) and self.processes.first:
+            logits = evaluation.mean_view(torch.from_numpy(probed)).numpy()
+            Predictions(self.ids, logits, self.data.classes).save(self.folder / "oof_tta.npz")
 
     def _report(self, tracker: tracking.Tracker) -> None:
         """The end of a fold on the dashboard: its scores, the confusion matrix, the worst images, model and predictions."""

@@ -21,30 +21,34 @@ from torch import nn
 from src.config import Config
 from src.data.loader import ordered_loader
 from src.errors import UserError
-from src.files import replacing
+from src.files import locked, replacing
 from src.models.backbone import ImageInput, head
+from src.models.folding import fold_norms
 from src.training.evaluation import over_images, see
 
 if TYPE_CHECKING:
     from src.training.fold import FoldData
 
 FEATURES = Path("runs") / ".features"  # shared by all runs
+HOURS = 3 * 3600.0
 
 
 def start_head(
     model: nn.Module, fed: ImageInput, config: Config, data: "FoldData", device: torch.device, said: Callable[[str], None]
 ) -> np.ndarray:
-    """Fit the head on the fold's training rows; returns the held-out rows' logits (n, classes) float32, without TTA."""
+    """Fit the head on the fold's training rows in all views; returns the held-out rows' logits (views, n, classes) float32."""
     linear_head(model)
     every = pd.concat([data.train, data.held_out])
     features = cached_features(model, fed, config, data.root, every, device, FEATURES, said)
-    seen = np.stack(features.loc[data.train["id"]].to_list()).mean(axis=1)
-    fit_head(model, seen, data.labels(data.train), len(data.classes), config.train.probe_strength)
+    seen = np.concatenate(features.loc[data.train["id"]].to_list())
+    views = len(seen) // len(data.train)
+    labels = data.labels(data.train).repeat(views)
+    fit_head(model, seen, labels, len(data.classes), config.train.probe_strength / views)
     if data.held_out.empty:
-        return np.zeros((0, len(data.classes)), np.float32)
-    plain = np.stack([views[0] for views in features.loc[data.held_out["id"]]])
+        return np.zeros((1, 0, len(data.classes)), np.float32)
+    held_out = np.stack(features.loc[data.held_out["id"]].to_list(), axis=1)
     with torch.inference_mode():
-        return head(model)(torch.from_numpy(plain).to(device)).cpu().numpy()
+        return head(model)(torch.from_numpy(held_out).to(device)).cpu().numpy()
 
 
 def fit_head(model: nn.Module, features: np.ndarray, labels: np.ndarray, classes: int, strength: float) -> None:
@@ -86,14 +90,14 @@ def cached_features(
     rows = rows.sort_values("id")
     views = ("identity", *config.competition.label_preserving)
     path = folder / f"{config.model.name}-{_key(model, fed, config, root, rows, views)}.npy"
-    if path.is_file():
-        features = np.load(path, mmap_mode="r")
-    else:
-        said(f"features of {len(rows):,} rows in {len(views)} views: computed once, kept in {path}")
-        features = _compute(model, fed, config, root, rows, views, device)
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial, open(partial, "wb") as file:
-            np.save(file, features)
+    with locked(folder, patience=HOURS):  # another fold, in a process of its own, may be computing them
+        if path.is_file():
+            features = np.load(path, mmap_mode="r")
+        else:
+            said(f"features of {len(rows):,} rows in {len(views)} views: computed once, kept in {path}")
+            features = _compute(model, fed, config, root, rows, views, device)
+            with replacing(path) as partial, open(partial, "wb") as file:
+                np.save(file, features)
     return pd.Series(list(features), index=rows["id"].to_numpy())
 
 
@@ -108,11 +112,11 @@ def _compute(
     device: torch.device,
 ) -> np.ndarray:
     """(rows, views, d) float32: what stands before the head."""
-    model.eval()
+    folded = fold_norms(model, fed.size)
     loader = ordered_loader(root, rows, fed.size, config.data.resize, config, device)
 
     def before_head(pixels: torch.Tensor) -> torch.Tensor:
-        seen = [model.forward_head(model.forward_features(view), pre_logits=True).float() for view in see(pixels, views)]
+        seen = [folded.forward_head(folded.forward_features(view), pre_logits=True).float() for view in see(pixels, views)]
         return torch.stack(seen, dim=1)
 
     return over_images(before_head, loader, fed, device, config.train.channels_last, "features")

@@ -16,6 +16,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from conftest import write_dogs_vs_cats
 from src.competitions.predictions import Predictions
 from src.data.image import ImageError
+from src.errors import UserError
 from src.models import backbone
 from src.training import checkpoint, clock, fold, loop
 from src.training.run import Run
@@ -220,6 +221,30 @@ def test_a_loss_that_is_not_finite_leaves_no_model(dogs: Path, tmp_path: Path, m
         train(run, tiny(dogs))
     assert {file.name for file in run.fold("0").iterdir()} == {"history.csv", "last.pt"}
     assert checkpoint.load(run.fold("0") / "last.pt")["epoch"] == 1
+
+
+def test_a_full_gpu_says_which_knobs_to_turn(dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(loop, "step_forward", full)
+    with pytest.raises(UserError, match=r"with batches of 4: try --train\.batch_size 2 --train\.accumulate 2") as told:
+        train(Run(tmp_path / "full"), tiny(dogs))
+    assert "--train.grad_checkpointing true" in str(told.value)
+    assert "--model.image_size" in str(told.value)
+
+
+def test_what_an_earlier_model_predicted_goes_with_it(dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = Run(tmp_path / "run")
+    monkeypatch.setattr(clock.Clock, "is_over", lambda _: True)
+    with pytest.raises(fold.OutOfTime):
+        train(run, tiny(dogs))
+    monkeypatch.undo()
+    folder = run.fold("0")
+    for name in ("oof_tta.npz", "test.npz"):  # as predict.py leaves them
+        (folder / name).write_bytes((folder / "oof.npz").read_bytes())
+    train(run, tiny(dogs), resume=True)
+    assert [path.name for path in folder.glob("*.npz")] == ["oof.npz"]
 
 
 def test_where_no_terminal_shows_the_bar_a_line_says_how_far_it_is(dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -11,9 +11,10 @@ from torch import nn
 from conftest import write_dogs_vs_cats
 from src.competitions.predictions import Predictions
 from src.errors import UserError
+from src.inference.predict import predict_run
 from src.models import backbone
 from src.training import probe
-from src.training.run import Run
+from src.training.run import Run, cross_validation
 from tiny_runs import history, tiny, train
 
 
@@ -82,3 +83,24 @@ def test_fine_tuning_starts_from_the_probe(dogs: Path, tmp_path: Path, monkeypat
     assert history(run)["epoch"].tolist() == [0, 1]
     first, second = history(run)["val_log_loss"]
     assert second == pytest.approx(first, abs=1e-4), "a tiny step from the probe"
+
+
+def test_the_probes_oof_with_tta_is_the_one_that_predict_computes(dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    run = Run(Path("runs/views"))
+    config = tiny(dogs, train__head="probe", train__epochs=0)
+    said = train(run, config, "all")
+    assert f"OOF with TTA {cross_validation(run, 'log_loss', 'oof_tta.npz')}" in said
+    ours = Predictions.load(run.fold("0") / "oof_tta.npz")
+    predict_run(run, config, partial=False)
+    theirs = Predictions.load(run.fold("0") / "oof_tta.npz")
+    assert ours.ids.tolist() == theirs.ids.tolist()
+    np.testing.assert_allclose(ours.logits, theirs.logits, atol=1e-4)
+    assert not np.allclose(ours.logits, Predictions.load(run.fold("0") / "oof.npz").logits, atol=1e-4)
+
+
+def test_without_tta_the_probe_keeps_one_view(dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    run = Run(Path("runs/plain"))
+    train(run, tiny(dogs, train__head="probe", train__epochs=0, predict__tta="none"))
+    assert not (run.fold("0") / "oof_tta.npz").exists()
