@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from src.errors import UserError
+from src.views import View, forbidden, read_views
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BUILT_IN = REPOSITORY / "src" / "competitions"
@@ -73,7 +74,9 @@ class CompetitionConfig(Section):
     )
     submission_labels: tuple[str, ...] = knob((), "what is written for each class; none: the class names")
     positive: str | None = knob(None, "the class whose probability is handed in")
-    label_preserving: tuple[Literal["hflip"], ...] = knob((), "views of an image that keep its label, used by TTA")
+    label_preserving: tuple[Literal["hflip", "vflip", "turns"], ...] = knob(
+        (), "what keeps an image's label, for augmentation and TTA: mirrored, upside down, quarter turns"
+    )
     expected_train: int | None = knob(None, "training rows on Kaggle; a part of them is stated, not refused", gt=0)
     expected_test: int | None = knob(None, "test rows on Kaggle", gt=0)
 
@@ -288,10 +291,20 @@ class TrackingConfig(Section):
 
 
 class PredictConfig(Section):
-    tta: Literal["auto", "none"] = knob(
-        "auto", "auto: the views that the competition declares label-preserving", identity=False
+    tta: str = knob(
+        "auto",
+        "views: hflip * scales(1.0, 1.15) * crops(1.15); auto: all that keep the label; none",
+        identity=False,
     )
+    tta_mean: Literal["probabilities", "logits"] = knob("probabilities", "what is averaged over the views", identity=False)
     batch_size: int = knob(128, "images in a batch of validation and prediction", ge=1, identity=False)
+
+    @field_validator("tta")
+    @classmethod
+    def _readable(cls, tta: str) -> str:
+        if tta not in ("auto", "none"):
+            read_views(tta)
+        return tta
 
 
 class Config(Section):
@@ -306,6 +319,19 @@ class Config(Section):
         """The knobs that decide a run's results, flat: {"train.epochs": 10, …}. Folds of one run agree on all of them."""
         flat = flatten(self.model_dump(mode="json"))
         return {key: value for key, value in flat.items() if key not in knobs_without_identity()}
+
+    def views(self) -> tuple[View, ...]:
+        """What predict.py looks at. Raises ConfigError for a view that the competition does not declare label-preserving."""
+        preserving, tta = self.competition.label_preserving, self.predict.tta
+        if tta in ("auto", "none"):
+            return read_views(" * ".join(("identity", *preserving)) if tta == "auto" else "identity")
+        if unfit := forbidden(tta, preserving):
+            declared = ", ".join(preserving) or "nothing"
+            raise ConfigError(
+                f"predict.tta: {unfit[0]} may change the label: {self.competition.name} declares {declared} label-preserving "
+                "(competition.label_preserving)"
+            )
+        return read_views(tta)
 
     def digest(self, base: "Config") -> str:
         """Six hex digits of what differs from `base`, or "" where nothing does: the tail of a run's default name."""

@@ -66,7 +66,7 @@ def test_a_misspelt_key_names_the_nearest_knob(tmp_path, text, key, nearest):
 
 def test_a_key_that_resembles_nothing_gets_the_list_of_its_section(tmp_path):
     path = write(tmp_path, "predict: {qqqq: 1}")
-    assert refusal(path) == f"{path}: predict.qqqq: unknown key; known are predict.tta, predict.batch_size"
+    assert refusal(path) == f"{path}: predict.qqqq: unknown key; known are predict.tta, predict.tta_mean, predict.batch_size"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_bad_value_names_its_file_its_key_and_what_is_allowed(tmp_path, text, 
         ("submission_values: probabilities, classes: [a, b], submission_columns: [id, a]", "needs 3 columns"),
         ("classes: [a, b], submission_labels: ['0']", "submission_labels: 1 labels for 2 classes"),
         ("metric: roc_auc", "ROC AUC ranks probabilities"),
-        ("label_preserving: [vflip]", "'hflip', not 'vflip'"),
+        ("label_preserving: [rot]", "'hflip', 'vflip' or 'turns', not 'rot'"),
         ("expected_train: 0", "greater than 0"),
         ("train_images: train/picture.jpg", "train_images: every row would have the same image"),
         ("test_images: test.jpg", "test_images: every row would have the same image"),

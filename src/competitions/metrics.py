@@ -16,6 +16,16 @@ def score(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(_METRICS[metric](labels, probabilities))
 
 
+def row_scores(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray | None:
+    """(n,) float64: each row's own part of a metric that is a mean over rows, for paired errors; None for any other metric."""
+    if metric == "accuracy":
+        return (probabilities.argmax(axis=1) == labels).astype(np.float64)
+    if metric == "log_loss":
+        tiny = np.finfo(probabilities.dtype).eps  # where scikit-learn clips
+        return -np.log(np.clip(probabilities[np.arange(len(labels)), labels], tiny, 1 - tiny))
+    return None
+
+
 def _log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return metrics.log_loss(labels, probabilities, labels=np.arange(probabilities.shape[1]))
 

@@ -18,6 +18,8 @@ import numpy as np
 
 from src.data.image import fit
 
+TURNED = {"hflip": A.HorizontalFlip, "vflip": A.VerticalFlip, "turns": A.RandomRotate90}
+
 
 class Augmentation:
     """image (H, W, 3) uint8 RGB → (size, size, 3) uint8 RGB."""
@@ -27,8 +29,8 @@ class Augmentation:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # an argument that albumentations doesn't know only warns
             self.fits_first, steps = _recipe(recipe, size)
-            flips = [A.HorizontalFlip(p=0.5)] if "hflip" in label_preserving else []
-            self.transform = A.Compose([*steps, *flips]) if recipe != "none" else None
+            turned = [TURNED[name](p=0.5) for name in label_preserving]
+            self.transform = A.Compose([*steps, *turned]) if recipe != "none" else None
 
     def __call__(self, image: np.ndarray, epoch: int, row: str) -> np.ndarray:
         if self.fits_first:

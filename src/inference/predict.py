@@ -1,32 +1,55 @@
 """From a run's models to a submission: every fold's model over the test rows, their mean, the file that Kaggle takes."""
 
+import hashlib
+import json
 import shutil
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from rich.console import Console
 
 from src.competitions.predictions import Predictions, mean
-from src.competitions.tables import shorten
+from src.competitions.tables import class_indices, shorten
 from src.config import Config
 from src.data import folds, prepare
-from src.data.loader import ordered_loader
 from src.errors import UserError
-from src.inference import submission
+from src.files import replacing
+from src.inference import submission, tta
+from src.inference.tta import Tta
 from src.models import backbone
 from src.models.folding import fold_norms
-from src.training import evaluation, tracking
-from src.training.device import autocast, choose_device, choose_precision
+from src.training import tracking
+from src.training.device import choose_device
 from src.training.run import Run, cross_validation
+from src.views import IDENTITY
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is predicted, and how."""
+
+    run: Run
+    config: Config
+    prepared: prepare.Prepared
+    test: pd.DataFrame
+    tta: Tta
+    device: torch.device
 
 
 def predict_run(run: Run, config: Config, partial: bool, said: Callable[[str], None] = print) -> Path:
     """Write test.npz and oof_tta.npz of every trained fold, and submissions/NAME.csv from their mean; returns its path.
 
+    A fold that an earlier call predicted with the same model, views and test rows is not done again.
     partial: leave out test rows without an image, instead of refusing, and say so in the file's name.
     Raises UserError where a model isn't the run's own, test images are missing, or the submission would not be valid.
     """
+    views = tta.choose(config)
     trained = run.trained_folds()
     if not trained:
         raise UserError(f"{run.path} has no trained fold; `python train.py --name {run.name} --fold all` trains them")
@@ -36,21 +59,14 @@ def predict_run(run: Run, config: Config, partial: bool, said: Callable[[str], N
             said(f"fold {fold} is not finished: {max(0, run.epochs_done(fold))} of {config.train.epochs} epochs")
     prepared = prepare.prepare(config, said)
     test = _test_rows(prepared, partial)
-    views = views_of(config)
-    said(f"{run.path}: folds {', '.join(trained)}; views: {', '.join(views)}; {len(test):,} test rows")
-    device = choose_device(config.train.device)
-    parts = [_predict_fold(run, config, fold, prepared, test, views, device) for fold in trained]
-    tested = mean(parts)
-    name = f"{run.name}.partial.csv" if partial else f"{run.name}.csv"
-    path = Path("submissions") / name
+    names = ", ".join(map(str, views.views))
+    said(f"{run.path}: folds {', '.join(trained)}; views: {names}; {len(test):,} test rows")
+    plan = Plan(run, config, prepared, test, views, choose_device(config.train.device))
+    tested = mean([_predict_fold(plan, fold, said) for fold in trained])
+    path = Path("submissions") / (f"{run.name}.partial.csv" if partial else f"{run.name}.csv")
     submission.write(submission.make(config.competition, tested), path, config.competition, tested.classes, test["id"].tolist())
-    _say_scores(run, config, prepared, tested, path, partial, views, said)
+    _say_scores(plan, tested, path, partial, said)
     return path
-
-
-def views_of(config: Config) -> tuple[str, ...]:
-    """The picture itself, and under TTA the views that the competition declares label-preserving."""
-    return ("identity", *(config.competition.label_preserving if config.predict.tta == "auto" else ()))
 
 
 def _check_models(run: Run, config: Config, trained: list[str]) -> None:
@@ -86,82 +102,95 @@ def _test_rows(prepared: prepare.Prepared, partial: bool) -> pd.DataFrame:
     return prepared.test[found].reset_index(drop=True)
 
 
-def _predict_fold(
-    run: Run,
-    config: Config,
-    fold: str,
-    prepared: prepare.Prepared,
-    test: pd.DataFrame,
-    views: tuple[str, ...],
-    device: torch.device,
-) -> Predictions:
-    folder = run.fold(fold)
-    model, card = backbone.load(folder / "model.safetensors", device)
+def _predict_fold(plan: Plan, fold: str, said: Callable[[str], None]) -> Predictions:
+    """The fold's test rows; oof_tta.npz and test.npz are written, and last predicted.json, which says of what they are."""
+    folder, config = plan.run.fold(fold), plan.config
+    held_out = _held_out(plan, fold) if (folder / "oof.npz").is_file() else None
+    made_of = _made_of(plan, fold)
+    done = folder / "predicted.json"
+    if _read(done) == made_of | {"views": _read(done).get("views")} and (folder / "test.npz").is_file():
+        said(f"fold {fold}: predicted already")
+        return Predictions.load(folder / "test.npz")
+    done.unlink(missing_ok=True)
+    model, card = backbone.load(folder / "model.safetensors", plan.device)
     memory = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model = fold_norms(model.to(memory_format=memory), card.input.size)
-    dtype, _ = choose_precision(config.train, device)
 
-    def over(rows: pd.DataFrame, title: str) -> Predictions:
-        loader = ordered_loader(prepared.root, rows, card.input.size, card.resize, config, device)
-        logits = evaluation.predict(
-            model,
-            loader,
-            card.input,
-            device,
-            autocast(device, dtype),
-            views,
-            config.train.channels_last,
-            f"fold {fold}  {title}",
-        )
-        return Predictions(rows["id"].to_numpy(dtype=str), logits, card.classes)
+    def over(rows: pd.DataFrame, title: str) -> np.ndarray:
+        return plan.tta.over(model, card, config, plan.prepared.root, rows, plan.device, f"fold {fold}  {title}")
 
-    if (folder / "oof.npz").is_file():
-        if views == ("identity",):
-            shutil.copyfile(folder / "oof.npz", folder / "oof_tta.npz")
-        else:
-            over(_held_out(run, fold, prepared), "out-of-fold rows").save(folder / "oof_tta.npz")
-    tested = over(test, "test rows")
+    scores: dict[str, float] = {}
+    if held_out is not None and plan.tta.views == (IDENTITY,):
+        shutil.copyfile(folder / "oof.npz", folder / "oof_tta.npz")
+    elif held_out is not None:
+        logits = over(held_out, "out-of-fold rows")
+        plan.tta.averaged(held_out["id"].to_numpy(dtype=str), logits, card.classes).save(folder / "oof_tta.npz")
+        labels = class_indices(held_out["label"], card.classes)
+        scores = tta.view_scores(plan.tta, config.competition.metric, labels, logits, card.classes)
+    tested = plan.tta.averaged(plan.test["id"].to_numpy(dtype=str), over(plan.test, "test rows"), card.classes)
     tested.save(folder / "test.npz")
+    with replacing(done) as partial:
+        partial.write_text(json.dumps(made_of | {"views": scores}, indent=1), encoding="utf-8")
     return tested
 
 
-def _held_out(run: Run, fold: str, prepared: prepare.Prepared) -> pd.DataFrame:
-    """id and path of the fold's validation rows, in the order of oof.npz."""
-    ids = Predictions.load(run.fold(fold) / "oof.npz").ids.tolist()
-    known = prepared.train.set_index("id")
+def _made_of(plan: Plan, fold: str) -> dict[str, Any]:
+    """All that decides a fold's predictions: the model's bytes, the views, the rows with their images' sizes and times."""
+    with open(plan.run.fold(fold) / "model.safetensors", "rb") as file:
+        model = hashlib.file_digest(file, "sha256").hexdigest()
+    rows = hashlib.sha256()
+    for id, path in zip(plan.test["id"], plan.test["path"], strict=True):
+        known = (plan.prepared.root / path).stat()
+        rows.update(f"{id}\0{path}\0{known.st_size}\0{known.st_mtime_ns}\n".encode())
+    return {"model_sha256": model, "tta": ", ".join(map(str, plan.tta.views)), "mean": plan.tta.mean, "rows": rows.hexdigest()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _held_out(plan: Plan, fold: str) -> pd.DataFrame:
+    """id, path and label of the fold's validation rows, in the order of oof.npz."""
+    ids = Predictions.load(plan.run.fold(fold) / "oof.npz").ids.tolist()
+    known = plan.prepared.train.set_index("id")
     lost = [id for id in ids if id not in known.index or not known.at[id, "found"]]
     if lost:
         raise UserError(
-            f"{prepared.root}: {len(lost):,} of the {len(ids):,} validation rows of fold {fold} have no image, "
+            f"{plan.prepared.root}: {len(lost):,} of the {len(ids):,} validation rows of fold {fold} have no image, "
             f"the first is {lost[0]!r}"
         )
-    return pd.DataFrame({"id": ids, "path": known["path"].reindex(ids).to_numpy()})
+    return known.loc[ids, ["path", "label"]].reset_index()
 
 
-def _say_scores(
-    run: Run,
-    config: Config,
-    prepared: prepare.Prepared,
-    tested: Predictions,
-    path: Path,
-    partial: bool,
-    views: tuple[str, ...],
-    said: Callable[[str], None],
-) -> None:
-    metric = config.competition.metric
+def _say_scores(plan: Plan, tested: Predictions, path: Path, partial: bool, said: Callable[[str], None]) -> None:
+    run, competition = plan.run, plan.config.competition
+    metric = competition.metric
     before, cv = cross_validation(run, metric), cross_validation(run, metric, "oof_tta.npz")
-    tracker = tracking.track(config, run.name, "cv", run.path, None, said)
+    tracker = tracking.track(plan.config, run.name, "cv", run.path, None, said)
     if before is not None and cv is not None:
-        if len(views) > 1:
+        if len(plan.tta.views) > 1:
+            _say_gain(plan, said)
             said(f"OOF without TTA {before}")
         said(f"OOF {cv}")
         tracker.summarize(before.summary() | {f"oof_tta_{metric}": cv.oof})
     share = "the test rows that have an image" if partial else "every test row, in the sample's order"
     said(f"{path}: {len(tested.ids):,} rows, {share}{'; PARTIAL: Kaggle would refuse it' if partial else '; valid'}")
     tracker.log_artifact(f"{run.name}-submission", "submission", [path])
-    solution = prepared.root / config.competition.solution_csv if config.competition.solution_csv else None
+    solution = plan.prepared.root / competition.solution_csv if competition.solution_csv else None
     if solution is not None and solution.is_file() and not partial:
-        value, rows = submission.score(config.competition, tested, solution)
+        value, rows = submission.score(competition, tested, solution)
         said(f"test {metric} {value:.4f} (n={rows})")
         tracker.summarize({f"test_{metric}": value})
     tracker.finish()
+
+
+def _say_gain(plan: Plan, said: Callable[[str], None]) -> None:
+    """What each view is worth alone, and the gain of their mean over the image as it is, with its paired error."""
+    run, metric = plan.run, plan.config.competition.metric
+    plain, with_tta = run.oof("oof.npz"), run.oof("oof_tta.npz")
+    scores = {fold: _read(run.fold(fold) / "predicted.json")["views"] for fold in with_tta}
+    Console(width=None if sys.stdout.isatty() else 200).print(tta.table(metric, scores))
+    before, after = (np.concatenate([fold.probabilities() for fold in parts.values()]) for parts in (plain, with_tta))
+    labels = np.concatenate([run.labels(fold.ids, fold.classes) for fold in plain.values()])
+    if told := tta.gain(metric, labels, before, after):
+        said(f"TTA: {told} on {len(labels):,} out-of-fold rows")

@@ -5,32 +5,40 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from src.data.loader import read_batches
 from src.models.backbone import ImageInput
 from src.training.processes import ALONE, Processes
+from src.views import IDENTITY, View
+
+
+def predict(
+    model: nn.Module, loader: DataLoader, fed: ImageInput, device: torch.device, autocast: torch.autocast,
+    channels_last: bool, title: str, processes: Processes = ALONE,
+) -> np.ndarray:  # fmt: skip
+    """(n, classes) float32 logits of the loader's rows in their order, each image as it is.
+
+    Of many processes each computes its loader's share, and all get every row.
+    """
+    return predict_views(model, loader, fed, device, autocast, (IDENTITY,), channels_last, title, processes)[0]
 
 
 @torch.inference_mode()
-def predict(
+def predict_views(
     model: nn.Module, loader: DataLoader, fed: ImageInput, device: torch.device, autocast: torch.autocast,
-    views: tuple[str, ...], channels_last: bool, title: str, processes: Processes = ALONE,
+    views: tuple[View, ...], channels_last: bool, title: str, processes: Processes = ALONE,
 ) -> np.ndarray:  # fmt: skip
-    """(n, classes) float32 logits of the loader's rows in their order: log of the mean probability where there are views.
-
-    views: "identity", "hflip"; the images are turned on the device. Of many processes each computes its loader's share,
-    and all get every row.
-    """
+    """(views, n, classes) float32 logits: the same in each view. The loader's images may be larger than `fed.size`."""
     model.eval()
 
-    def mean_of_views(pixels: torch.Tensor) -> torch.Tensor:
+    def each_view(pixels: torch.Tensor) -> torch.Tensor:
         with autocast:
-            logits = [model(seen).float() for seen in see(pixels, views)]
-        return logits[0] if len(views) == 1 else mean_view(torch.stack(logits))
+            return torch.stack([model(seen).float() for seen in see(pixels, views, fed.size)], dim=1)
 
-    return over_images(mean_of_views, loader, fed, device, channels_last, title, processes)
+    return over_images(each_view, loader, fed, device, channels_last, title, processes).swapaxes(0, 1)
 
 
 def over_images(
@@ -47,12 +55,39 @@ def over_images(
     return processes.gathered(np.concatenate(numbers), values)[1]
 
 
-def see(pixels: torch.Tensor, views: tuple[str, ...]) -> Iterator[torch.Tensor]:
-    """The batch (n, 3, H, W) in each view: as it is, or its mirror image."""
+def see(pixels: torch.Tensor, views: tuple[View, ...], size: int) -> Iterator[torch.Tensor]:
+    """The batch (n, 3, H, H) in each view: scaled from as large as it was loaded, cut, mirrored, turned on its device.
+
+    size: the model's own side in pixels, which a view of scale 1 gets.
+    """
     for view in views:
-        yield pixels.flip(3) if view == "hflip" else pixels
+        seen = _cut(_resized(pixels, round(size * view.scale * view.crop)), round(size * view.scale), view.corner)
+        seen = seen.flip(3) if view.mirrored else seen
+        yield seen.rot90(view.turns, (2, 3)) if view.turns else seen
 
 
-def mean_view(logits: torch.Tensor) -> torch.Tensor:
-    """(views, n, classes) logits → (n, classes): log of the mean probability, exact also where one is tiny."""
-    return torch.logsumexp(torch.log_softmax(logits, dim=-1), dim=0) - np.log(len(logits))
+def loaded_size(views: tuple[View, ...], size: int) -> int:
+    """The side in pixels at which images are loaded for `views`: the largest that one of them looks at."""
+    return max(round(size * view.scale * view.crop) for view in views)
+
+
+def mean_view(logits: np.ndarray, how: str) -> np.ndarray:
+    """(views, n, classes) float32 logits → (n, classes): their mean, or the log of their mean probability, exact also where
+    one is tiny. how: logits, probabilities."""
+    each = torch.from_numpy(logits).double()
+    if how == "logits":
+        return each.mean(dim=0).float().numpy()
+    return (torch.logsumexp(torch.log_softmax(each, dim=-1), dim=0) - np.log(len(logits))).float().numpy()
+
+
+def _resized(pixels: torch.Tensor, side: int) -> torch.Tensor:
+    if pixels.shape[-1] == side:
+        return pixels
+    return functional.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+
+
+def _cut(pixels: torch.Tensor, side: int, corner: str) -> torch.Tensor:
+    left_over = pixels.shape[-1] - side
+    top = left_over // 2 if corner == "centre" else left_over * ("bottom" in corner)
+    left = left_over // 2 if corner == "centre" else left_over * ("right" in corner)
+    return pixels[:, :, top : top + side, left : left + side]

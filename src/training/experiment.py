@@ -110,6 +110,7 @@ def _plan(
 
 def _check_model(config: Config) -> None:
     """Make the model once, before any data is touched; where no classes are configured yet, with two of them."""
+    config.views()
     model, _ = backbone.create(config.model, len(config.competition.classes) or 2, config.train.seed)
     for size in config.train.image_sizes:
         backbone.check_other_size(model, config.model.name, size, "train.image_sizes")

@@ -243,7 +243,7 @@ class _Fold:
     def _oof(self, training: Training, held_out: DataLoader) -> Predictions:
         """The validation rows' logits by the weights to keep, as training sees them: no TTA."""
         logits = evaluation.predict(
-            training.averaged(), held_out, self.seen, self.device, training.autocast(), ("identity",),
+            training.averaged(), held_out, self.seen, self.device, training.autocast(),
             self.config.train.channels_last, f"fold {self.fold}  validation", self.processes,
         )  # fmt: skip
         return self._predictions(logits)
@@ -285,7 +285,7 @@ class _Fold:
         """The fold's model and its out-of-fold predictions."""
         if not self.processes.first:
             return
-        for stale in ("oof_tta.npz", "test.npz"):  # predict.py's, of the model before
+        for stale in ("predicted.json", "oof_tta.npz", "test.npz"):  # predict.py's, of the model before
             (self.folder / stale).unlink(missing_ok=True)
         if oof is not None:
             oof.save(self.folder / "oof.npz")
@@ -295,9 +295,9 @@ class _Fold:
 
     def _keep_views(self, probed: np.ndarray) -> None:
         """A probe that is the whole model has seen the held-out rows in all views already: their OOF with TTA costs nothing."""
-        whole = self.config.train.epochs == 0 and self.config.predict.tta == "auto"
-        if whole and len(self.ids) and self.processes.first:
-            logits = evaluation.mean_view(torch.from_numpy(probed)).numpy()
+        seen_so = self.config.views() == probe.views_of(self.config)
+        if self.config.train.epochs == 0 and seen_so and len(self.ids) and self.processes.first:
+            logits = evaluation.mean_view(probed, self.config.predict.tta_mean)
             Predictions(self.ids, logits, self.data.classes).save(self.folder / "oof_tta.npz")
 
     def _report(self, tracker: tracking.Tracker) -> None:

@@ -25,6 +25,7 @@ from src.files import locked, replacing
 from src.models.backbone import ImageInput, head
 from src.models.folding import fold_norms
 from src.training.evaluation import over_images, see
+from src.views import View, read_views
 
 if TYPE_CHECKING:
     from src.training.fold import FoldData
@@ -79,6 +80,11 @@ def linear_head(model: nn.Module) -> nn.Linear:
     return layer
 
 
+def views_of(config: Config) -> tuple[View, ...]:
+    """The views in which a probe sees its images: those that keep their label."""
+    return read_views(" * ".join(("identity", *config.competition.label_preserving)))
+
+
 def cached_features(
     model: nn.Module, fed: ImageInput, config: Config, root: Path, rows: pd.DataFrame, device: torch.device, folder: Path,
     said: Callable[[str], None],
@@ -88,7 +94,7 @@ def cached_features(
     The file is named after all that decides them: weights, input, rows, views. rows: id, path, in any order.
     """
     rows = rows.sort_values("id")
-    views = ("identity", *config.competition.label_preserving)
+    views = views_of(config)
     path = folder / f"{config.model.name}-{_key(model, fed, config, root, rows, views)}.npy"
     with locked(folder, patience=HOURS):  # another fold, in a process of its own, may be computing them
         if path.is_file():
@@ -108,7 +114,7 @@ def _compute(
     config: Config,
     root: Path,
     rows: pd.DataFrame,
-    views: tuple[str, ...],
+    views: tuple[View, ...],
     device: torch.device,
 ) -> np.ndarray:
     """(rows, views, d) float32: what stands before the head."""
@@ -116,19 +122,21 @@ def _compute(
     loader = ordered_loader(root, rows, fed.size, config.data.resize, config, device)
 
     def before_head(pixels: torch.Tensor) -> torch.Tensor:
-        seen = [folded.forward_head(folded.forward_features(view), pre_logits=True).float() for view in see(pixels, views)]
+        seen = [
+            folded.forward_head(folded.forward_features(view), pre_logits=True).float() for view in see(pixels, views, fed.size)
+        ]
         return torch.stack(seen, dim=1)
 
     return over_images(before_head, loader, fed, device, config.train.channels_last, "features")
 
 
-def _key(model: nn.Module, fed: ImageInput, config: Config, root: Path, rows: pd.DataFrame, views: tuple[str, ...]) -> str:
+def _key(model: nn.Module, fed: ImageInput, config: Config, root: Path, rows: pd.DataFrame, views: tuple[View, ...]) -> str:
     digest = hashlib.sha256()
     own = {id(parameter) for parameter in head(model).parameters()}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in own:
             digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
-    said = {"fed": asdict(fed), "resize": config.data.resize, "views": views, "root": str(root.resolve())}
+    said = {"fed": asdict(fed), "resize": config.data.resize, "views": list(map(str, views)), "root": str(root.resolve())}
     digest.update(json.dumps(said, sort_keys=True).encode())
     for id_, path in zip(rows["id"], rows["path"], strict=True):
         digest.update(f"{id_}\0{path}\0{(root / path).stat().st_size}\n".encode())

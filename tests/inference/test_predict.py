@@ -19,7 +19,7 @@ from src.competitions.predictions import Predictions, mean
 from src.config import Config
 from src.data.image import fit, read
 from src.errors import UserError
-from src.inference.predict import predict_run, views_of
+from src.inference.predict import predict_run
 from src.models import backbone
 from src.training.run import Run, cross_validation
 from tiny_runs import tiny, train
@@ -121,11 +121,44 @@ def test_without_tta_the_out_of_fold_rows_are_as_training_saw_them(run: Run, dog
     assert not [line for line in said if "without TTA" in line]
 
 
-def test_views_are_those_that_the_competition_declares(tmp_path: Path):
-    assert views_of(tiny(tmp_path)) == ("identity", "hflip")
-    assert views_of(tiny(tmp_path, "shopee")) == ("identity", "hflip")
-    assert views_of(tiny(tmp_path, "digits")) == ("identity",)
-    assert views_of(tiny(tmp_path, predict__tta="none")) == ("identity",)
+def test_what_the_views_are_worth_is_said_view_by_view(run: Run, dogs: Path, capsys: pytest.CaptureFixture):
+    _, said = predict(run, tiny(dogs))
+    shown = capsys.readouterr().out
+    before, after = cross_validation(run, "log_loss"), cross_validation(run, "log_loss", "oof_tta.npz")
+    assert re.search(rf"│ identity +│ {before.mean:.4f} ± {before.sd:.4f} │", shown)
+    assert re.search(rf"│ mean +│ {after.mean:.4f} ± {after.sd:.4f} │", shown)
+    word = "better" if after.oof <= before.oof else "worse"
+    line = next(line for line in said if line.startswith("TTA: "))
+    assert line.startswith(f"TTA: {abs(after.oof - before.oof):.4f} ± 0.")
+    assert line.endswith(f"{word} on 40 out-of-fold rows")
+
+
+def already(said: list[str]) -> list[str]:
+    return [line for line in said if "already" in line]
+
+
+def test_a_fold_predicted_already_is_not_done_again(run: Run, dogs: Path):
+    """As after an interruption between two folds; with another model, view or image it is."""
+    plain = tiny(dogs, predict__tta="none")
+    first, _ = predict(run, tiny(dogs))
+    whole = first.read_bytes()
+    (run.fold("1") / "predicted.json").unlink()
+    (run.fold("1") / "test.npz").write_bytes(b"half a file")
+    path, said = predict(run, tiny(dogs))
+    assert already(said) == ["fold 0: predicted already"]
+    assert path.read_bytes() == whole
+    assert not already(predict(run, plain)[1])
+    assert len(already(predict(run, plain)[1])) == 2
+    (dogs / "test/3.jpg").touch()
+    assert not already(predict(run, plain)[1])
+    model, card = backbone.load(run.fold("0") / "model.safetensors", torch.device("cpu"))
+    backbone.save(model, replace(card, epochs=card.epochs + 1), run.fold("0") / "model.safetensors")
+    assert already(predict(run, plain)[1]) == ["fold 1: predicted already"]
+
+
+def test_views_that_the_competition_does_not_declare_are_refused(run: Run, dogs: Path):
+    with pytest.raises(UserError, match=r"predict\.tta: turns may change the label: dogs_vs_cats declares hflip label-preserv"):
+        predict(run, tiny(dogs, predict__tta="hflip * turns"))
 
 
 def test_batches_and_workers_change_no_prediction(run: Run, dogs: Path):
@@ -141,7 +174,9 @@ def test_a_model_of_all_rows_alone_is_predicted_without_a_score(dogs: Path, tmp_
     path, said = predict(run, tiny(dogs))
     assert not [line for line in said if "OOF" in line]
     assert len(pd.read_csv(path)) == TEST_ROWS
-    assert {file.name for file in run.fold("full").iterdir()} == {"history.csv", "last.pt", "model.safetensors", "test.npz"}
+    assert {file.name for file in run.fold("full").iterdir()} == {
+        "history.csv", "last.pt", "model.safetensors", "test.npz", "predicted.json",
+    }  # fmt: skip
 
 
 def test_digits_are_scored_on_their_360_test_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
