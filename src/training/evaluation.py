@@ -45,14 +45,19 @@ def over_images(
     compute: Callable[[torch.Tensor], torch.Tensor], loader: DataLoader, fed: ImageInput, device: torch.device,
     channels_last: bool, title: str, processes: Processes = ALONE,
 ) -> np.ndarray:  # fmt: skip
-    """`compute` of every batch of normalised images (n, 3, H, W), put together in the order of the rows: (rows, …)."""
-    parts, numbers = [], [np.zeros(0, np.int64)]
+    """`compute` of every batch of normalised images (n, 3, H, W), put together in the order of the rows: (rows, …).
+
+    Results go to one array, made beforehand: each kept by itself would stand in the hole that the batch's images left, and
+    the next batch's find no room there. 11,000 images of 32 pixels took 130 MiB more so.
+    """
     hidden = None if processes.first else True  # None: shown on a terminal
-    for rows, images in tqdm(read_batches(loader), desc=title, unit="batch", total=len(loader), leave=False, disable=hidden):
-        parts.append(compute(fed.normalise(images.to(device, non_blocking=True), channels_last)))
-        numbers.append(rows)
-    values = torch.cat(parts).cpu().numpy() if parts else None  # more processes than batches
-    return processes.gathered(np.concatenate(numbers), values)[1]
+    rows, values, done = np.empty(len(loader) * loader.batch_sampler.batch_size, np.int64), None, 0
+    for numbers, images in tqdm(read_batches(loader), desc=title, unit="batch", total=len(loader), leave=False, disable=hidden):
+        result = compute(fed.normalise(images.to(device, non_blocking=True), channels_last)).cpu().numpy()
+        values = np.empty((len(rows), *result.shape[1:]), result.dtype) if values is None else values
+        rows[done : done + len(numbers)], values[done : done + len(numbers)] = numbers, result
+        done += len(numbers)
+    return processes.gathered(rows[:done], None if values is None else values[:done])[1]  # None: more processes than batches
 
 
 def see(pixels: torch.Tensor, views: tuple[View, ...], size: int) -> Iterator[torch.Tensor]:

@@ -114,6 +114,10 @@ class Tracker:
         name, files = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:128], [Path(file).resolve() for file in files]
         self._post(f"the artifact {name}", lambda run: run.log_artifact(_artifact(name, type, files)))
 
+    def log_page(self, name: str, path: Path) -> None:
+        """An HTML file that needs no other, shown among the run's charts."""
+        self._post(f"the page {name}", lambda run: run.log({name: _page(path)}))
+
     def summarize(self, values: dict[str, float | str]) -> None:
         """The run's final scores: the columns by which the dashboard compares runs."""
         self._post("the scores", lambda run, values=dict(values): run.summary.update(values))
@@ -347,6 +351,12 @@ def _thumbnail(path: Path) -> "wandb.Image | None":
     scale = min(1.0, THUMBNAIL / max(image.shape[:2]))
     size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
     return wandb.Image(cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB), file_type="jpg")
+
+
+def _page(path: Path) -> "wandb.Html":
+    import wandb
+
+    return wandb.Html(path.read_text(encoding="utf-8"), inject=False)
 
 
 def _artifact(name: str, type: str, files: list[Path]) -> "wandb.Artifact":
