@@ -206,7 +206,9 @@ def _build(config: ModelConfig, arguments: dict[str, object]) -> nn.Module:
         ) from None
     except Exception as error:  # for a damaged file safetensors, pickle and timm's converters raise half a dozen kinds
         said = f"{type(error).__name__}: {_first_line(error)}"
-        if "No pretrained weights" in said:
+        if config.kwargs and not _can_be_made(config.name, arguments):
+            said = f"model.kwargs: {config.name} can't be made with {', '.join(config.kwargs)} ({said})"
+        elif "No pretrained weights" in said:
             said = f"{config.name} has no pretrained weights on timm's hub; use --model.weights none or a file"
         elif "loading state_dict" in said:
             said = f"model.weights: {config.weights} holds another architecture than {config.name}: {_first_line(error)}"
@@ -215,6 +217,14 @@ def _build(config: ModelConfig, arguments: dict[str, object]) -> nn.Module:
         else:
             raise
         raise UserError(said) from None
+
+
+def _can_be_made(name: str, arguments: dict[str, object]) -> bool:
+    try:
+        timm.create_model(name, pretrained=False, **arguments)
+    except Exception:  # whatever a model's own code raises for an argument that it can't use
+        return False
+    return True
 
 
 def _check_all_loaded(model: nn.Module, untouched: nn.Module, config: ModelConfig) -> None:

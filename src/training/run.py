@@ -87,9 +87,14 @@ class Run:
         }
 
     def labels(self, ids: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
-        """(n,) int64: the class indices of these ids in the run's folds.csv."""
-        known = folds.read_folds(self.folds_csv()).set_index("id")["label"]
-        return class_indices(known.reindex(ids), classes)
+        """(n,) int64: the class indices of these ids in the run's folds.csv. Raises UserError for an id that is not in it."""
+        known = folds.read_folds(self.folds_csv()).set_index("id")["label"].reindex(ids)
+        if known.isna().any():
+            raise UserError(
+                f"{self.folds_csv()}: {known.isna().sum():,} of the {len(ids):,} predicted rows are not in it, the first is "
+                f"{str(known.index[known.isna()][0])!r}: restore the file, or train the run anew"
+            )
+        return class_indices(known, classes)
 
 
 @dataclass(frozen=True)

@@ -213,6 +213,12 @@ def test_a_run_is_named_after_its_configuration_and_what_was_overridden(tmp_path
     assert default_name(tmp_path / "mine.yaml", configuration.load(tmp_path / "mine.yaml"), False) == "mine"
 
 
+def test_predicted_rows_that_folds_csv_has_lost_are_named(run: Run):
+    folds.write_folds(table()[3:], run.folds_csv())
+    with pytest.raises(UserError, match=r"folds\.csv: 2 of the 3 predicted rows are not in it, the first is '001'"):
+        run.labels(np.array(["001", "002", "003"]), CLASSES)
+
+
 def test_the_labels_of_rows_are_found_by_id(run: Run):
     ids = np.array(["004", "000", "002"])
     assert run.labels(ids, CLASSES).tolist() == [1, 0, 2]
