@@ -9,14 +9,15 @@ from rich.table import Table
 from src.competitions import metrics
 from src.config import load_run
 from src.errors import UserError
-from src.training.run import CrossValidation, Run, cross_validation, or_dash
+from src.inference.members import Member
+from src.training.run import CrossValidation, cross_validation, or_dash
 
 
 @dataclass(frozen=True)
 class Row:
     """What is known of one run."""
 
-    run: Run
+    run: Member
     competition: str
     metric: str
     cv: CrossValidation | None
@@ -31,12 +32,13 @@ class Row:
 
 def read_rows(paths: list[Path]) -> list[Row]:
     """The runs in these folders, the best of each competition first. Raises UserError for a folder that is no run."""
-    rows = [_read_row(Run(path)) for path in paths]
+    rows = [_read_row(Member(path)) for path in paths]
 
     def rank(row: Row) -> tuple[str, float, str]:
-        if row.cv is None:
+        cv = row.cv or row.tta  # an ensemble of predictions under TTA has these alone
+        if cv is None:
             return (row.competition, float("inf"), row.run.name)
-        return (row.competition, -row.cv.oof if metrics.HIGHER_IS_BETTER[row.metric] else row.cv.oof, row.run.name)
+        return (row.competition, -cv.oof if metrics.HIGHER_IS_BETTER[row.metric] else cv.oof, row.run.name)
 
     return sorted(rows, key=rank)
 
@@ -68,17 +70,23 @@ def table(rows: list[Row]) -> Table:
 
 
 def config_differences(rows: list[Row]) -> list[str]:
-    """For each run, the knobs in which the runs of its competition differ: "run: train.lr 0.001, model.name resnet18"."""
+    """For each run, the knobs in which the runs of its competition differ: "run: train.lr 0.001, model.name resnet18".
+
+    For an ensemble how it was made: "ensemble: mean of A, B; calibration: temperature 0.574".
+    """
     lines = []
     for row in rows:
-        peers = [peer.knobs for peer in rows if peer.competition == row.competition]
+        if row.run.is_ensemble:
+            lines.append(f"{row.run.name}: {row.run.recipe()}")
+            continue
+        peers = [peer.knobs for peer in rows if peer.competition == row.competition and not peer.run.is_ensemble]
         differing = [key for key, value in row.knobs.items() if any(peer.get(key) != value for peer in peers)]
         if differing:
             lines.append(f"{row.run.name}: " + ", ".join(f"{key} {row.knobs[key]}" for key in differing))
     return lines
 
 
-def _read_row(run: Run) -> Row:
+def _read_row(run: Member) -> Row:
     config = load_run(run.path)
     histories = [
         pd.read_csv(file).assign(fold=file.parent.name.removeprefix("fold-"))

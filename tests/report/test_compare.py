@@ -82,8 +82,8 @@ def test_where_higher_is_better_the_highest_comes_first(runs: Path, tmp_path: Pa
     for name in ("a", "b"):
         shutil.copytree(runs / "original", tmp_path / name)
     oof = tmp_path / "a/fold-0/oof.npz"
-    predictions = compare.Run(tmp_path / "a").oof()["0"]
-    labels = compare.Run(tmp_path / "a").labels(predictions.ids, predictions.classes)
+    predictions = Run(tmp_path / "a").oof()["0"]
+    labels = Run(tmp_path / "a").labels(predictions.ids, predictions.classes)
     for name, sign in (("a", -1), ("b", 1)):
         predictions.logits[:] = sign * np.eye(2)[labels]
         predictions.save(tmp_path / name / "fold-0" / oof.name)

@@ -1,0 +1,252 @@
+"""The members of an ensemble: runs, or ensembles, known by their predictions alone, and checked before they are trusted."""
+
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors import safe_open
+
+from src import config as configuration
+from src.competitions import metrics
+from src.competitions.predictions import Predictions, concatenate, mean
+from src.competitions.tables import class_indices, shorten
+from src.config import Config
+from src.data import folds
+from src.errors import UserError
+from src.inference.calibrate import Calibration
+from src.training.run import Run
+
+RECORD = "ensemble.json"  # how an ensemble was made; a run of train.py has none
+OVER_FOLDS = "mean"  # stands for a fold where only the mean over a member's folds is known
+VIEWS = {"oof_tta.npz": "under TTA", "oof.npz": "without TTA"}
+
+
+class MissingTest(UserError):
+    """A member has no test predictions: the ensemble can be scored, but not handed in."""
+
+
+class Member(Run):
+    """runs/NAME with predictions, and models or members."""
+
+    @property
+    def is_ensemble(self) -> bool:
+        return (self.path / RECORD).is_file()
+
+    @cached_property
+    def config(self) -> Config:
+        return configuration.load_run(self.path)
+
+    def predictions(self, file: str) -> dict[str, Predictions]:
+        """Of each fold that has this file, which for an ensemble needs no model."""
+        return {fold: Predictions.load(self.fold(fold) / file) for fold in self.folds_with(file)}
+
+    def oof(self, file: str = "oof.npz") -> dict[str, Predictions]:
+        return self.predictions(file)
+
+    def folds_with(self, file: str) -> list[str]:
+        found = [path.parent.name.removeprefix("fold-") for path in self.path.glob(f"fold-*/{file}")]
+        return sorted(found, key=lambda fold: (not fold.isdigit(), fold.zfill(4)))
+
+    def record(self) -> dict[str, Any]:
+        """An ensemble's members, blend and calibration, as ensemble.py wrote them."""
+        return json.loads((self.path / RECORD).read_text(encoding="utf-8"))
+
+    def recipe(self) -> str:
+        """An ensemble in one line: "weights 0.36 0.64 of A, B; calibration: temperature 0.574"."""
+        record = self.record()
+        fitted = len(set(record["blend"]["weights"])) > 1
+        weights = "".join(f" {weight:.2f}" for weight in record["blend"]["weights"]) if fitted else ""
+        of = ", ".join(Path(member["run"]).name for member in record["members"])
+        return f"{record['blend']['method']}{weights} of {of}; calibration: {Calibration.from_json(record['calibration'])}"
+
+    def files(self) -> dict[str, str]:
+        """sha256 of each file of predictions, and of folds.csv, by their path below the run's folder."""
+        found = [self.folds_csv(), *sorted(self.path.glob("fold-*/*.npz"))]
+        return {str(path.relative_to(self.path)): folds.sha256(path) for path in found}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows that are out-of-fold in all members: labels (n,) int, folds (n,) str, logits (members, n, classes) float32."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+    folds: np.ndarray
+    logits: np.ndarray
+
+
+def read(paths: list[Path]) -> tuple[list[Member], str]:
+    """The members, and which file of out-of-fold predictions they are read from: under TTA where any has it.
+
+    Raises UserError where a folder is no run, stands twice or was changed, or where the runs don't fit together.
+    """
+    twice = [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
+    if twice:
+        raise UserError(f"{twice[0].name} is named twice: an ensemble of a run with itself is that run")
+    members = [Member(path) for path in paths]
+    first = members[0]
+    for member in members:
+        if member.config.competition.name != first.config.competition.name:
+            raise UserError(
+                f"{member.path} is a run of {member.config.competition.name}, {first.path} of {first.config.competition.name}"
+            )
+    file = _file_of_all(members)
+    for member in members:
+        _check(member, file)
+    classes = {member.path: _classes(member, file) for member in members}
+    for member in members:
+        if classes[member.path] != classes[first.path]:
+            raise UserError(
+                f"{member.path} has the classes {shorten(classes[member.path])} in this order, "
+                f"{first.path} {shorten(classes[first.path])}: they can't be blended; train with the same `classes`"
+            )
+    return members, file
+
+
+def common_rows(members: list[Member], file: str) -> Rows:
+    """The rows that every member has predicted out-of-fold, in the first member's order and folds.
+
+    Raises UserError where there are none, or where two members have different labels for a row.
+    """
+    parts = members[0].predictions(file)
+    whole = [concatenate(list(member.predictions(file).values())) for member in members]
+    shared = set.intersection(*(set(each.ids.tolist()) for each in whole))
+    if not shared:
+        held = ", ".join(f"{member.path} folds {' '.join(member.folds_with(file))}" for member in members)
+        raise UserError(f"no row is out-of-fold in all members ({held}): train a fold that they share")
+    fold_of = np.repeat(list(parts), [len(part.ids) for part in parts.values()])
+    kept = np.array([id in shared for id in whole[0].ids])
+    ids = whole[0].ids[kept]
+    labels = _labels(members[0], ids)
+    for member in members[1:]:
+        other = _labels(member, ids)
+        if (differing := np.flatnonzero(labels != other)).size:
+            row = differing[0]
+            raise UserError(
+                f"{differing.size:,} rows have another label in {member.folds_csv()} than in {members[0].folds_csv()}: "
+                f"the first is id {str(ids[row])!r}, {other[row]!r} instead of {labels[row]!r}"
+            )
+    indices = class_indices(pd.Series(labels), whole[0].classes)
+    return Rows(ids, indices, fold_of[kept], np.stack([each.of(ids).logits for each in whole]))
+
+
+def tests_by_fold(members: list[Member]) -> dict[str, list[Predictions]]:
+    """The members' test predictions, {fold: one of each member}, all with the same ids in the same order.
+
+    Fold by fold where the members share them, so that what was fitted on OOF meets what it was fitted on; otherwise each
+    member's own mean over its folds. Raises MissingTest where a test.npz is missing, with the command that writes it, and
+    UserError where the members have different test rows.
+    """
+    each = [member.predictions("test.npz") for member in members]
+    for member, parts in zip(members, each, strict=True):
+        lost = sorted(set(member.trained_folds()) - set(parts))
+        if lost or not parts:
+            where = f" in fold {shorten(lost)}" if parts else ""
+            raise MissingTest(f"{member.path} has no test.npz{where}; `{_command(member)}` writes it")
+    same_folds = len({folds.sha256(member.folds_csv()) for member in members}) == 1
+    if not same_folds or any(parts.keys() != each[0].keys() for parts in each):
+        each = [{OVER_FOLDS: mean(list(parts.values()))} for parts in each]
+    ids = next(iter(each[0].values())).ids
+    for member, parts in zip(members, each, strict=True):
+        for fold, part in parts.items():
+            if len(part.ids) != len(ids) or set(part.ids.tolist()) != set(ids.tolist()):
+                raise UserError(
+                    f"{member.path}, fold {fold}: test.npz has {len(part.ids):,} rows, "
+                    f"{members[0].path} {len(ids):,} or others; predict both again"
+                )
+    return {fold: [parts[fold].of(ids) for parts in each] for fold in each[0]}
+
+
+def _command(member: Member) -> str:
+    """What writes a member's predictions, under TTA and of the test rows."""
+    if not member.is_ensemble:
+        return f"python predict.py {member.path}"
+    return f"python ensemble.py {' '.join(part['run'] for part in member.record()['members'])} --name {member.name}"
+
+
+def _file_of_all(members: list[Member]) -> str:
+    """oof_tta.npz where any member has it, and then all must, in each of their folds; otherwise oof.npz."""
+    for member in members:
+        if not any(member.folds_with(file) for file in VIEWS):
+            raise UserError(
+                f"{member.path} has no out-of-fold predictions; `python train.py --config {member.path}/config.yaml "
+                f"--name {member.name} --fold 0` trains a fold that has them"
+            )
+    if not any(member.folds_with("oof_tta.npz") for member in members):
+        return "oof.npz"
+    with_tta = next(member for member in members if member.folds_with("oof_tta.npz"))
+    for member in members:
+        if lost := sorted(set(member.folds_with("oof.npz")) - set(member.folds_with("oof_tta.npz"))):
+            raise UserError(
+                f"{member.path} has no oof_tta.npz in fold {shorten(lost)}, {with_tta.path} has: predictions with and "
+                f"without TTA are not mixed; `{_command(member)}` writes it"
+            )
+    return "oof_tta.npz"
+
+
+def _check(member: Member, file: str) -> None:
+    if member.is_ensemble:
+        _check_ensemble(member)
+        return
+    digest = folds.sha256(member.folds_csv()) if member.folds_csv().is_file() else "absent"
+    for fold in member.folds_with(file):
+        _check_model(member, fold, digest)
+
+
+def _check_model(member: Member, fold: str, folds_sha256: str) -> None:
+    """The model still is the one whose card says how its out-of-fold rows scored, and of this folds.csv."""
+    model = member.fold(fold) / "model.safetensors"
+    try:
+        with safe_open(model, "np") as opened:  # not backbone.read_card, which imports torch: 6 s
+            card = json.loads(opened.metadata()["card"])
+    except FileNotFoundError:
+        raise UserError(f"{model}: no such model, but predictions beside it; train the fold anew") from None
+    except Exception as error:  # safetensors' own, KeyError, TypeError: a damaged file, or another program's
+        raise UserError(f"{model}: not a model that train.py wrote ({error!r})") from None
+    if card["folds_sha256"] != folds_sha256:
+        raise UserError(
+            f"{member.folds_csv()} was changed after fold {fold} was trained (sha256 {folds_sha256[:12]}, the model has "
+            f"{card['folds_sha256'][:12]}): restore the file, or train the fold anew"
+        )
+    predicted = member.fold(fold) / "predicted.json"  # of predict.py: which model its predictions are of
+    if predicted.is_file() and json.loads(predicted.read_text(encoding="utf-8"))["model_sha256"] != folds.sha256(model):
+        raise UserError(f"{model} was changed after it had predicted; `{_command(member)}` predicts anew")
+    metric = member.config.competition.metric
+    said, plain = card["scores"].get(f"val_{metric}"), member.fold(fold) / "oof.npz"
+    if said is None or not plain.is_file():
+        return
+    oof = Predictions.load(plain)
+    value = metrics.score(metric, member.labels(oof.ids, oof.classes), oof.probabilities())
+    if not math.isclose(value, said, rel_tol=1e-5, abs_tol=1e-7):
+        raise UserError(
+            f"{model} says that its out-of-fold rows scored {metric} {said:.6f}, {plain.name} gives {value:.6f}: one of "
+            "the two was changed after training; train the fold anew"
+        )
+
+
+def _check_ensemble(member: Member) -> None:
+    """Its own files are as ensemble.py wrote them, and its members', where they are still there, as they were read."""
+    record = member.record()
+    for part in (record | {"run": str(member.path)}, *record["members"]):
+        for name, digest in part["files"].items():
+            file = Path(part["run"]) / name
+            if file.is_file() and folds.sha256(file) != digest:
+                raise UserError(f"{file} was changed after {member.path} was made; `{_command(member)}` makes it anew")
+
+
+def _classes(member: Member, file: str) -> tuple[str, ...]:
+    found = {part.classes for part in member.predictions(file).values()}
+    if len(found) > 1:
+        raise UserError(f"{member.path}: its folds have different classes; train them anew")
+    return found.pop()
+
+
+def _labels(member: Member, ids: np.ndarray) -> np.ndarray:
+    """Class names of these ids in the member's folds.csv."""
+    return folds.read_folds(member.folds_csv()).set_index("id")["label"].reindex(ids).to_numpy()
