@@ -1,10 +1,10 @@
-"""The table of runs: python compare.py, or python compare.py runs/A runs/B"""
+"""The table of runs: python compare.py, or python compare.py runs/A runs/B; a page that explains one: … runs/A --report"""
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tyro.conf import Positional
+from tyro.conf import FlagCreatePairsOff, Positional
 
 from src import cli
 from src.config import Config
@@ -16,10 +16,18 @@ class Flags:
 
     runs: Positional[tuple[str, ...]] = ()
     """the runs' folders; none: all in runs/"""
+    report: FlagCreatePairsOff[bool] = False
+    """write a page instead: the errors of one run (runs/A/report.html), or two runs row by row (runs/A/report-vs-B.html)"""
 
 
 def main() -> None:
     flags, _ = cli.parse(Flags, sys.argv[1:], Config(), Flags.__doc__, sections=())
+
+    if flags.report:
+        from src.report import page
+
+        page.write([Path(path) for path in flags.runs])
+        return
 
     from rich.console import Console
 

@@ -35,7 +35,7 @@ def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
         lock.acquire(timeout=patience)
     except Timeout:
         who = owner.read_text(encoding="utf-8") if owner.is_file() else "unknown"
-        raise UserError(f"{folder}: another process ({who}) is writing here; wait for it, or use --name NAME") from None
+        raise UserError(f"{folder}: another process ({who}) is writing here; wait for it to end") from None
     try:
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield

@@ -1,5 +1,7 @@
 """The official kaggle client, called as a command: it asks for its token when imported, which would end the process."""
 
+import csv
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +14,40 @@ TOKEN = "make one at https://www.kaggle.com/settings/api and save it as ~/.kaggl
 
 def download(competition: CompetitionConfig, root: Path) -> None:
     """Fetch the competition's files into `root`. Raises UserError in one line: no token, rules not accepted, no network."""
-    if competition.slug is None:
-        raise UserError(f"{competition.name} is not on Kaggle (no competition.slug), so there is nothing to download")
+    slug = slug_of(competition, "there is nothing to download")
     root.mkdir(parents=True, exist_ok=True)
-    _client(["competitions", "download", "-c", competition.slug, "-p", str(root)], competition.slug)
+    _client(["competitions", "download", "-c", slug, "-p", str(root)], slug)
 
 
-def _client(arguments: list[str], slug: str) -> None:
+def submit(competition: CompetitionConfig, path: Path, message: str) -> None:
+    """Hand in a submission file. Raises UserError as `download` does, and where Kaggle did not take it."""
+    slug = slug_of(competition, "nothing can be handed in")
+    told = _client(["competitions", "submit", "-c", slug, "-f", str(path), "-m", message], slug)
+    if "Could not" in told:  # a failed upload, which the client ends with status 0
+        raise UserError(f"{path} was not handed in: {_last_line(told)}")
+
+
+def submissions(competition: CompetitionConfig) -> list[dict[str, str]]:
+    """What was handed in last, newest first: fileName, description, status, publicScore, privateScore, "" where unknown.
+
+    Raises UserError as `download` does.
+    """
+    slug = slug_of(competition, "it has no scores there")
+    told = _client(["competitions", "submissions", "-c", slug, "--csv", "-q"], slug)
+    lines = told.splitlines(keepends=True)
+    header = next((i for i, line in enumerate(lines) if "publicScore" in line), len(lines))  # a warning may stand above
+    return list(csv.DictReader(io.StringIO("".join(lines[header:]))))
+
+
+def slug_of(competition: CompetitionConfig, consequence: str) -> str:
+    """Kaggle's name of the competition. Raises UserError, with the consequence, for one that is not on Kaggle."""
+    if competition.slug is None:
+        raise UserError(f"{competition.name} is not on Kaggle (no competition.slug), so {consequence}")
+    return competition.slug
+
+
+def _client(arguments: list[str], slug: str) -> str:
+    """What the client printed."""
     try:
         run = subprocess.run(
             [sys.executable, "-m", "kaggle", *arguments], text=True, capture_output=True, stdin=subprocess.DEVNULL
@@ -26,7 +55,7 @@ def _client(arguments: list[str], slug: str) -> None:
     except OSError as error:
         raise UserError(f"the kaggle client can't be started: {error}") from None
     if run.returncode == 0:
-        return
+        return run.stdout
     said = f"{run.stdout}\n{run.stderr}"
     if "No module named" in said:
         raise UserError("the kaggle client is not installed: pip install -r requirements.txt")
@@ -34,5 +63,8 @@ def _client(arguments: list[str], slug: str) -> None:
         raise UserError(f"no Kaggle token: {TOKEN}")
     if "403" in said:
         raise UserError(f"Kaggle refuses: accept the rules at https://www.kaggle.com/c/{slug}/rules with the token's account")
-    last = [line for line in said.splitlines() if line.strip()]
-    raise UserError(f"the kaggle client failed: {last[-1].strip() if last else f'exit status {run.returncode}'}")
+    raise UserError(f"the kaggle client failed: {_last_line(said) or f'exit status {run.returncode}'}")
+
+
+def _last_line(said: str) -> str:
+    return next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "")

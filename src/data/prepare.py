@@ -42,7 +42,7 @@ def prepare(config: Config, said: Callable[[str], None] = print) -> Prepared:
     Raises UserError where files are missing, saying which are expected where and the two ways to get them.
     """
     competition = config.competition
-    root = _ready(config, said)
+    root = _ready(config, said, competition.train_csv or f"{tables.prefix(competition.train_images) or '.'}/")
     train = tables.train_table(competition, root)
     notes: list[str] = []
     train["found"] = _look_for_images(train, competition.train_images, root, "training", notes)
@@ -54,6 +54,28 @@ def prepare(config: Config, said: Callable[[str], None] = print) -> Prepared:
     counts += [_count("test", len(test), competition.expected_test)] if test is not None else []
     summary = f"{competition.name}: {', '.join(counts)}, in {root}"
     return Prepared(root, classes, train, test, (summary, _describe_classes(train, classes), *notes))
+
+
+def rows_to_predict(config: Config, said: Callable[[str], None] = print) -> tuple[Path, pd.DataFrame]:
+    """The test part alone, for a kernel that only predicts: the data's folder, and of every row id and path, in order.
+
+    Raises UserError where test files are missing, or a row has no image.
+    """
+    competition = config.competition
+    root = _ready(config, said, competition.test_csv or f"{tables.prefix(competition.test_images) or '.'}/")
+    notes: list[str] = []
+    test = _test_table(competition, root, notes)
+    for note in notes:
+        said(note)
+    if test is None:
+        raise UserError(f"{root}: no test rows to predict")
+    if not test["found"].all():
+        raise UserError(f"{root}: {notes[0]}: Kaggle would refuse a submission without them")
+    if competition.sample_csv and not (root / competition.sample_csv).is_file():
+        said(f"{root / competition.sample_csv} is not there: the rows are those of {competition.test_csv or 'the test images'}")
+    if competition.expected_test not in (None, len(test)):
+        said(_count("test", len(test), competition.expected_test))
+    return root, test[["id", "path"]]
 
 
 def audited(config: Config, prepared: Prepared, said: Callable[[str], None] = print) -> Prepared:
@@ -176,17 +198,16 @@ def _unpacked_from_elsewhere(own: Path) -> bool:
     return unpacked and not any(own.glob("*.zip"))
 
 
-def _ready(config: Config, said: Callable[[str], None]) -> Path:
+def _ready(config: Config, said: Callable[[str], None], needed: str) -> Path:
+    """The folder in which the file or folder `needed` lies, after unpacking what is packed."""
     competition, root = config.competition, locate(config)
-    if competition.name == "digits" and not (root / "train.csv").is_file():
+    if competition.name == "digits" and not (root / needed).is_file():
         digits.write(root)
         said(f"digits: written to {root}")
     if root.is_dir() and any(root.glob("*.zip")):
         root = _unpacked(root, competition, said)
-    needed = [competition.train_csv or f"{tables.prefix(competition.train_images) or '.'}/"]
-    absent = [name for name in needed if not (root / name).exists()]
-    if absent:
-        raise UserError(_how_to_get(config, root, absent))
+    if not (root / needed).exists():
+        raise UserError(_how_to_get(config, root, needed))
     return root
 
 
@@ -201,11 +222,11 @@ def _unpacked(root: Path, competition: CompetitionConfig, said: Callable[[str], 
     return target
 
 
-def _how_to_get(config: Config, root: Path, absent: list[str]) -> str:
+def _how_to_get(config: Config, root: Path, absent: str) -> str:
     competition = config.competition
     expected = [competition.train_csv, competition.test_csv, competition.sample_csv]
     expected = [name for name in expected if name] + [competition.train_images, competition.test_images]
-    where = f"{root}: {', '.join(absent)} not found. Expected there: {', '.join(expected)} (or Kaggle's zip archives of them)."
+    where = f"{root}: {absent} not found. Expected there: {', '.join(expected)} (or Kaggle's zip archives of them)."
     if competition.slug is None:
         return where
     url = f"https://www.kaggle.com/c/{competition.slug}/data"

@@ -65,6 +65,12 @@ class Member(Run):
         of = ", ".join(Path(member["run"]).name for member in record["members"])
         return f"{record['blend']['method']}{weights} of {of}; calibration: {Calibration.from_json(record['calibration'])}"
 
+    def command(self) -> str:
+        """What writes its predictions, under TTA and of the test rows."""
+        if not self.is_ensemble:
+            return f"python predict.py {self.path}"
+        return f"python ensemble.py {' '.join(part['run'] for part in self.record()['members'])} --name {self.name}"
+
     def files(self) -> dict[str, str]:
         """sha256 of each file of predictions, and of folds.csv, by their path below the run's folder."""
         found = [self.folds_csv(), *sorted(self.path.glob("fold-*/*.npz"))]
@@ -148,7 +154,7 @@ def tests_by_fold(members: list[Member]) -> dict[str, list[Predictions]]:
         lost = sorted(set(member.trained_folds()) - set(parts))
         if lost or not parts:
             where = f" in fold {shorten(lost)}" if parts else ""
-            raise MissingTest(f"{member.path} has no test.npz{where}; `{_command(member)}` writes it")
+            raise MissingTest(f"{member.path} has no test.npz{where}; `{member.command()}` writes it")
     same_folds = len({folds.sha256(member.folds_csv()) for member in members}) == 1
     if not same_folds or any(parts.keys() != each[0].keys() for parts in each):
         each = [{OVER_FOLDS: mean(list(parts.values()))} for parts in each]
@@ -161,13 +167,6 @@ def tests_by_fold(members: list[Member]) -> dict[str, list[Predictions]]:
                     f"{members[0].path} {len(ids):,} or others; predict both again"
                 )
     return {fold: [parts[fold].of(ids) for parts in each] for fold in each[0]}
-
-
-def _command(member: Member) -> str:
-    """What writes a member's predictions, under TTA and of the test rows."""
-    if not member.is_ensemble:
-        return f"python predict.py {member.path}"
-    return f"python ensemble.py {' '.join(part['run'] for part in member.record()['members'])} --name {member.name}"
 
 
 def _file_of_all(members: list[Member]) -> str:
@@ -185,7 +184,7 @@ def _file_of_all(members: list[Member]) -> str:
         if lost := sorted(set(member.folds_with("oof.npz")) - set(member.folds_with("oof_tta.npz"))):
             raise UserError(
                 f"{member.path} has no oof_tta.npz in fold {shorten(lost)}, {with_tta.path} has: predictions with and "
-                f"without TTA are not mixed; `{_command(member)}` writes it"
+                f"without TTA are not mixed; `{member.command()}` writes it"
             )
     return "oof_tta.npz"
 
@@ -216,7 +215,7 @@ def _check_model(member: Member, fold: str, folds_sha256: str) -> None:
         )
     predicted = member.fold(fold) / "predicted.json"  # of predict.py: which model its predictions are of
     if predicted.is_file() and json.loads(predicted.read_text(encoding="utf-8"))["model_sha256"] != folds.sha256(model):
-        raise UserError(f"{model} was changed after it had predicted; `{_command(member)}` predicts anew")
+        raise UserError(f"{model} was changed after it had predicted; `{member.command()}` predicts anew")
     metric = member.config.competition.metric
     said, plain = card["scores"].get(f"val_{metric}"), member.fold(fold) / "oof.npz"
     if said is None or not plain.is_file():
@@ -237,7 +236,7 @@ def _check_ensemble(member: Member) -> None:
         for name, digest in part["files"].items():
             file = Path(part["run"]) / name
             if file.is_file() and folds.sha256(file) != digest:
-                raise UserError(f"{file} was changed after {member.path} was made; `{_command(member)}` makes it anew")
+                raise UserError(f"{file} was changed after {member.path} was made; `{member.command()}` makes it anew")
 
 
 def _classes(member: Member, file: str) -> tuple[str, ...]:

@@ -20,10 +20,11 @@ from src.config import Config
 from src.data import folds, prepare
 from src.errors import UserError
 from src.files import replacing
-from src.inference import submission, tta
+from src.inference import check, ledger, paired, plausibility, submission, tta
+from src.inference.members import Member
 from src.inference.tta import Tta
 from src.models import backbone
-from src.models.folding import fold_norms
+from src.models.folding import load_folded
 from src.training import tracking
 from src.training.device import choose_device
 from src.training.run import Run, cross_validation
@@ -51,9 +52,11 @@ def predict_run(run: Run, config: Config, partial: bool, said: Callable[[str], N
     """
     views = tta.choose(config)
     trained = run.trained_folds()
+    if not trained and Member(run.path).is_ensemble:
+        raise UserError(f"{run.path} is an ensemble, which ensemble.py makes and predicts: `{Member(run.path).command()}`")
     if not trained:
         raise UserError(f"{run.path} has no trained fold; `python train.py --name {run.name} --fold all` trains them")
-    _check_models(run, config, trained)
+    check_models(run, config, trained)
     for fold in trained:
         if run.epochs_done(fold) < config.train.epochs:
             said(f"fold {fold} is not finished: {max(0, run.epochs_done(fold))} of {config.train.epochs} epochs")
@@ -64,12 +67,15 @@ def predict_run(run: Run, config: Config, partial: bool, said: Callable[[str], N
     plan = Plan(run, config, prepared, test, views, choose_device(config.train.device))
     tested = mean([_predict_fold(plan, fold, said) for fold in trained])
     path = Path("submissions") / (f"{run.name}.partial.csv" if partial else f"{run.name}.csv")
-    submission.write(submission.make(config.competition, tested), path, config.competition, tested.classes, test["id"].tolist())
+    table = submission.make(config.competition, tested)
+    submission.write(table, path, config.competition, tested.classes, test["id"].tolist())
+    if not partial:
+        _enter(plan, trained, table, path, said)
     _say_scores(plan, tested, path, partial, said)
     return path
 
 
-def _check_models(run: Run, config: Config, trained: list[str]) -> None:
+def check_models(run: Run, config: Config, trained: list[str]) -> None:
     """The run's models are of this competition, agree on the classes, and belong to the run's folds.csv."""
     cards = {fold: backbone.read_card(run.fold(fold) / "model.safetensors") for fold in trained}
     digest = folds.sha256(run.folds_csv()) if run.folds_csv().is_file() else "absent"
@@ -112,9 +118,7 @@ def _predict_fold(plan: Plan, fold: str, said: Callable[[str], None]) -> Predict
         said(f"fold {fold}: predicted already")
         return Predictions.load(folder / "test.npz")
     done.unlink(missing_ok=True)
-    model, card = backbone.load(folder / "model.safetensors", plan.device)
-    memory = torch.channels_last if config.train.channels_last else torch.contiguous_format
-    model = fold_norms(model.to(memory_format=memory), card.input.size)
+    model, card = load_folded(folder / "model.safetensors", plan.device, config.train.channels_last)
 
     def over(rows: pd.DataFrame, title: str) -> np.ndarray:
         return plan.tta.over(model, card, config, plan.prepared.root, rows, plan.device, f"fold {fold}  {title}")
@@ -162,7 +166,20 @@ def _held_out(plan: Plan, fold: str) -> pd.DataFrame:
     return known.loc[ids, ["path", "label"]].reset_index()
 
 
+def _enter(plan: Plan, trained: list[str], table: pd.DataFrame, path: Path, said: Callable[[str], None]) -> None:
+    """The submission's row in the ledger, what it should score, and what is odd about it."""
+    run, competition = plan.run, plan.config.competition
+    cv = cross_validation(run, competition.metric, "oof_tta.npz")
+    views = f"; TTA {', '.join(map(str, plan.tta.views))}" if len(plan.tta.views) > 1 else ""
+    ledger.enter(path, [run.name], f"mean of folds {', '.join(trained)}{views}", cv.oof if cv else None)
+    if line := check.expectation(run, competition):
+        said(line)
+    for odd in filter(None, (plausibility.constant(table), plausibility.certain(table, competition))):
+        said(f"warning: {odd}")
+
+
 def _say_scores(plan: Plan, tested: Predictions, path: Path, partial: bool, said: Callable[[str], None]) -> None:
+    """OOF without and with TTA, the file, and where the solution is known the test score."""
     run, competition = plan.run, plan.config.competition
     metric = competition.metric
     before, cv = cross_validation(run, metric), cross_validation(run, metric, "oof_tta.npz")
@@ -192,5 +209,6 @@ def _say_gain(plan: Plan, said: Callable[[str], None]) -> None:
     Console(width=None if sys.stdout.isatty() else 200).print(tta.table(metric, scores))
     before, after = (np.concatenate([fold.probabilities() for fold in parts.values()]) for parts in (plain, with_tta))
     labels = np.concatenate([run.labels(fold.ids, fold.classes) for fold in plain.values()])
-    if told := tta.gain(metric, labels, before, after):
-        said(f"TTA: {told} on {len(labels):,} out-of-fold rows")
+    better, error = paired.gain(metric, labels, after, before)
+    word = "better" if better >= 0 else "worse"
+    said(f"TTA: {metric} {abs(better):.4f} ± {error:.4f} {word} on {len(labels):,} out-of-fold rows")

@@ -72,16 +72,3 @@ def table(metric: str, folds: dict[str, dict[str, float]]) -> Table:
         spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
         drawn.add_row(view, f"{np.mean(values):.4f}{spread}")
     return drawn
-
-
-def gain(metric: str, labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> str:
-    """What TTA changes, with its paired error: "0.0013 ± 0.0002 better"; "" for a metric that is no mean over rows.
-
-    before, after: (n, classes) float64 probabilities of the same rows; labels: (n,) int64.
-    """
-    rows = [metrics.row_scores(metric, labels, probabilities) for probabilities in (before, after)]
-    if rows[0] is None:
-        return ""
-    difference = (rows[1] - rows[0]) * (1 if metrics.HIGHER_IS_BETTER[metric] else -1)
-    error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else float("nan")
-    return f"{abs(difference.mean()):.4f} ± {error:.4f} {'better' if difference.mean() >= 0 else 'worse'}"

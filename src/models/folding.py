@@ -2,12 +2,22 @@
 
 import copy
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from src.models.backbone import Card, load
+
 TOLERANCE = 1e-3  # of the largest feature; float32 rounding gives about 1e-6, a wrongly folded pair changes everything
+
+
+def load_folded(path: Path, device: torch.device, channels_last: bool) -> tuple[nn.Module, Card]:
+    """A fold's model as it predicts: on `device`, in the memory format asked for, its BatchNorms folded."""
+    model, card = load(path, device)
+    memory = torch.channels_last if channels_last else torch.contiguous_format
+    return fold_norms(model.to(memory_format=memory), card.input.size), card
 
 
 @torch.inference_mode()

@@ -151,8 +151,15 @@ def default_name(config_path: Path, config: Config, debug: bool) -> str:
 
 
 def _made_with(device: str) -> dict[str, str]:
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    versions = {name: _version(name) for name in PACKAGES}
     return {"commit": _commit(), "device": device, "python": platform.python_version(), **versions}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # Kaggle's image has OpenCV under another name
+        return "absent"
 
 
 def _commit() -> str:

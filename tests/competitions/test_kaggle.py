@@ -65,10 +65,42 @@ def test_the_client_is_called_with_the_slug_and_the_folder(tmp_path, monkeypatch
     assert (tmp_path / "data").is_dir()
 
 
-def test_the_real_client_knows_these_arguments():
-    run = subprocess.run([sys.executable, "-m", "kaggle", "competitions", "download", "--help"], capture_output=True, text=True)
-    assert run.returncode == 0
-    assert "-p" in run.stdout
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["download", "-c", "shopee", "-p", "data"],
+        ["submit", "-c", "shopee", "-f", "mine.csv", "-m", "mine"],
+        ["submissions", "-c", "shopee", "--csv", "-q"],
+    ],
+)
+def test_the_real_client_knows_these_arguments(arguments, stranger):
+    run = subprocess.run([sys.executable, "-m", "kaggle", "competitions", *arguments], capture_output=True, text=True)
+    assert "Authentication required" in run.stdout + run.stderr
+    assert "usage:" not in run.stdout + run.stderr
+
+
+def test_a_submission_is_handed_in_with_its_file_and_message(tmp_path, monkeypatch):
+    client(tmp_path, monkeypatch, 'shift 2; printf "%s|" "$@" > "$(dirname "$0")/called"')
+    kaggle.submit(SHOPEE, tmp_path / "mine.csv", "two words")
+    called = (tmp_path / "called").read_text().split("|")[:-1]
+    assert called == ["competitions", "submit", "-c", SHOPEE.slug, "-f", str(tmp_path / "mine.csv"), "-m", "two words"]
+
+
+def test_an_upload_that_failed_is_refused_though_the_client_ends_with_status_0(tmp_path, monkeypatch):
+    client(tmp_path, monkeypatch, "echo Could not submit to competition")
+    with pytest.raises(UserError, match=r"mine\.csv was not handed in: Could not submit to competition"):
+        kaggle.submit(SHOPEE, tmp_path / "mine.csv", "")
+
+
+def test_submissions_are_read_below_whatever_warning_stands_above(tmp_path, monkeypatch):
+    lines = ["Warning: outdated", "ref,fileName,description,publicScore", '7,a.csv,"two, words",0.5', "8,b.csv,,"]
+    client(tmp_path, monkeypatch, "; ".join(f"echo '{line}'" for line in lines))
+    assert kaggle.submissions(SHOPEE) == [
+        {"ref": "7", "fileName": "a.csv", "description": "two, words", "publicScore": "0.5"},
+        {"ref": "8", "fileName": "b.csv", "description": "", "publicScore": ""},
+    ]
+    client(tmp_path, monkeypatch, "echo No submissions found")
+    assert kaggle.submissions(SHOPEE) == []
 
 
 @pytest.mark.parametrize(

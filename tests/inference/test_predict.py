@@ -129,7 +129,7 @@ def test_what_the_views_are_worth_is_said_view_by_view(run: Run, dogs: Path, cap
     assert re.search(rf"│ mean +│ {after.mean:.4f} ± {after.sd:.4f} │", shown)
     word = "better" if after.oof <= before.oof else "worse"
     line = next(line for line in said if line.startswith("TTA: "))
-    assert line.startswith(f"TTA: {abs(after.oof - before.oof):.4f} ± 0.")
+    assert line.startswith(f"TTA: log_loss {abs(after.oof - before.oof):.4f} ± 0.")
     assert line.endswith(f"{word} on 40 out-of-fold rows")
 
 

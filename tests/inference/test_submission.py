@@ -1,8 +1,11 @@
 """What is made is valid, whatever was predicted; and whatever is changed in it is found, with row and column."""
 
+import csv
+import gzip
 import random
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.special import softmax
 from sklearn.metrics import accuracy_score
 
 from src import config as configuration
+from src.competitions import metrics
 from src.competitions.predictions import Predictions
 from src.config import CompetitionConfig
 from src.errors import UserError
@@ -50,8 +55,8 @@ def written(competition: CompetitionConfig, predicted: Predictions, file: Path) 
     return file.read_text().splitlines()
 
 
-def faults(competition: CompetitionConfig, lines: list[str], ids: list[str], file: Path) -> list[str]:
-    file.write_text("\n".join(lines) + "\n")
+def faults(competition: CompetitionConfig, lines: list[str] | bytes, ids: list[str], file: Path) -> list[str]:
+    file.write_bytes(lines if isinstance(lines, bytes) else "".join(f"{line}\n" for line in lines).encode())
     return submission.check(file, competition, competition.classes, ids)
 
 
@@ -109,16 +114,42 @@ def test_a_probability_a_class_has_the_classes_as_its_header(file: Path):
 # What is refused
 
 
-def break_value(value: str) -> Callable:
+Change = Callable[[list[str], int, random.Random], tuple[list[str] | bytes, str]]
+
+
+def break_value(value: str) -> Change:
     """A change that puts `value` into the second column of a row."""
 
     def change(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
         cells = lines[row].split(",")
         cells[1] = value
         name = lines[0].split(",")[1]
-        return [*lines[:row], ",".join(cells), *lines[row + 1 :]], rf"row {row + 1}, column '{name}': .*{re.escape(value)}"
+        return [*lines[:row], ",".join(cells), *lines[row + 1 :]], rf"^row {row + 1}, column '{name}': .*{re.escape(value)}"
 
+    change.__name__ = f"value {value!r}"
     return change
+
+
+def break_id(spell: str, why: str) -> Change:
+    """A change that spells the id of a row in another way."""
+
+    def change(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
+        name, (id, rest) = lines[0].split(",")[0], lines[row].split(",", 1)
+        changed = [*lines[:row], f"{spell.format(id)},{rest}", *lines[row + 1 :]]
+        return changed, rf"^row {row + 1}, column '{name}': {why.format(id)}$"
+
+    change.__name__ = f"id {spell}"
+    return change
+
+
+def break_bytes(change: Callable[[bytes], bytes], expected: str, name: str) -> Change:
+    """A change to the file as a whole."""
+
+    def changed(lines: list[str], row: int, rng: random.Random) -> tuple[bytes, str]:
+        return change("".join(f"{line}\n" for line in lines).encode()), expected.format(last=len(lines))
+
+    changed.__name__ = name
+    return changed
 
 
 def drop(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
@@ -128,8 +159,9 @@ def drop(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str
 
 def double(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
     at = rng.randint(row + 1, len(lines))
-    id = lines[row].split(",")[0]
-    return [*lines[:at], lines[row], *lines[at:]], rf"^row {at + 1}: id '{id}' stands already in row {row + 1}$"
+    name, id = lines[0].split(",")[0], lines[row].split(",")[0]
+    expected = rf"^row {at + 1}, column '{name}': id '{id}' stands already in row {row + 1}$"
+    return [*lines[:at], lines[row], *lines[at:]], expected
 
 
 def swap(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
@@ -138,16 +170,26 @@ def swap(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str
     changed = [*lines]
     changed[first], changed[last] = lines[last], lines[first]
     have, want = (line.split(",")[0] for line in (lines[last], lines[first]))
-    return changed, rf"^row {first + 1}: id '{have}' stands where the sample has '{want}'; keep the sample's order$"
+    name = lines[0].split(",")[0]
+    return changed, rf"^row {first + 1}, column '{name}': id '{have}' stands where \S+\.csv has '{want}'; keep its order$"
 
 
 def foreign(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
-    return [*lines[:row], "x" + lines[row], *lines[row + 1 :]], rf"^row {row + 1}: id 'x\S+ is not a test row$"
+    name = lines[0].split(",")[0]
+    return [*lines[:row], "x" + lines[row], *lines[row + 1 :]], rf"^row {row + 1}, column '{name}': id 'x\S+ is not a test row$"
 
 
 def more_values(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
     width = len(lines[0].split(","))
-    return [*lines[:row], lines[row] + ",0", *lines[row + 1 :]], rf"^row {row + 1}: {width + 1} values, expected {width}$"
+    expected = rf"^row {row + 1}: {width + 1} values, expected {width}; is a comma part of a number\?$"
+    return [*lines[:row], lines[row] + ",0", *lines[row + 1 :]], expected
+
+
+def decimal_comma(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
+    id, rest = lines[row].split(",", 1)
+    width = len(lines[0].split(","))
+    expected = rf"^row {row + 1}: {width + 1} values, expected {width}; is a comma part of a number\?$"
+    return [*lines[:row], f"{id},0,{rest}", *lines[row + 1 :]], expected
 
 
 def fewer_values(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
@@ -156,8 +198,46 @@ def fewer_values(lines: list[str], row: int, rng: random.Random) -> tuple[list[s
     return [*lines[:row], short, *lines[row + 1 :]], rf"^row {row + 1}: {width - 1} values, expected {width}$"
 
 
+def semicolons(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
+    return [line.replace(",", ";") for line in lines], rf"^row 1: the header is '{lines[0].replace(',', ';')}', expected '"
+
+
+def one_semicolon(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
+    changed = [*lines[:row], lines[row].replace(",", ";"), *lines[row + 1 :]]
+    return changed, rf"^row {row + 1}: 1 values, expected {len(lines[0].split(','))}$"
+
+
+def quoted(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
+    id, rest = lines[row].split(",", 1)
+    value, *others = rest.split(",")
+    changed = ",".join([id, f'"{value}"', *others])
+    expected = rf"^row {row + 1}, column '{lines[0].split(',')[1]}': quoted otherwise .* expected {re.escape(value)}$"
+    return [*lines[:row], changed, *lines[row + 1 :]], expected
+
+
+def open_quote(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
+    return [
+        *lines[:row],
+        '"' + lines[row],
+        *lines[row + 1 :],
+    ], rf"^row {row + 1}: not readable as CSV: .* is a quote left open\?$"
+
+
 def blank(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
-    return [*lines[:row], "", *lines[row:]], rf"^row {row + 1}: id '' is not a test row$"
+    return [*lines[:row], "", *lines[row:]], rf"^row {row + 1}: an empty line$"
+
+
+def blank_at_the_end(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
+    return [*lines, ""], rf"^row {len(lines) + 1}: an empty line$"
+
+
+def blank_at_the_top(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
+    return ["", *lines], rf"^row 1: the header is '', expected '{lines[0]}'$"
+
+
+def header_twice(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
+    name = lines[0].split(",")[0]
+    return [*lines[:row], lines[0], *lines[row:]], rf"^row {row + 1}, column '{name}': id '{name}' is not a test row$"
 
 
 def column_more(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
@@ -167,7 +247,22 @@ def column_more(lines: list[str], row: int, rng: random.Random) -> tuple[list[st
 def other_header(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
     cells = lines[0].split(",")
     rng.shuffle(cells)
-    header = ",".join(cells if cells != lines[0].split(",") else [cell.upper() for cell in cells])
+    header = ",".join(cells if cells != lines[0].split(",") else [cell.upper() + "_" for cell in cells])
+    return [header, *lines[1:]], rf"^row 1: the header is '{header}', expected '{lines[0]}'$"
+
+
+def swapped_columns(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
+    changed = [",".join(reversed(line.split(","))) for line in lines]
+    return changed, rf"^row 1: the header is '{changed[0]}', expected '{lines[0]}'$"
+
+
+def quoted_header(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
+    header = '"' + lines[0].replace(",", '","') + '"'
+    return [header, *lines[1:]], rf"^row 1: the header is '{header}', expected '{lines[0]}'$"
+
+
+def blanks_in_the_header(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
+    header = lines[0].replace(",", ", ")
     return [header, *lines[1:]], rf"^row 1: the header is '{header}', expected '{lines[0]}'$"
 
 
@@ -175,39 +270,96 @@ def no_header(lines: list[str], row: int, rng: random.Random) -> tuple[list[str]
     return lines[1:], rf"^row 1: the header is '{re.escape(lines[1])}'"
 
 
-def windows_line_ends(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
-    return [*lines[:row], lines[row] + "\r", *lines[row + 1 :]], r"Windows line ends \(CRLF\)"
+def windows_line_end(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
+    return [*lines[:row], lines[row] + "\r", *lines[row + 1 :]], rf"^row {row + 1}: has Windows line ends \(CRLF\)"
+
+
+def nul(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
+    return [*lines[:row], lines[row] + "\0", *lines[row + 1 :]], rf"^row {row + 1}: holds a NUL character$"
 
 
 def byte_order_mark(lines: list[str], row: int, rng: random.Random) -> tuple[list[str], str]:
-    return ["\ufeff" + lines[0], *lines[1:]], "byte order mark"
+    return ["\ufeff" + lines[0], *lines[1:]], "^starts with a byte order mark"
 
 
+FOREIGN = "id .* is not a test row; is '{}' meant\\?"
 ALWAYS = [
-    drop, double, swap, foreign, more_values, fewer_values, blank, column_more, other_header, no_header,
-    windows_line_ends, byte_order_mark, *map(break_value, ("", "nan", "abc", "0.5.", "None")),
+    drop, double, swap, foreign, more_values, decimal_comma, fewer_values, semicolons, one_semicolon, quoted, open_quote,
+    blank, blank_at_the_end, blank_at_the_top, header_twice, column_more, other_header, swapped_columns, quoted_header,
+    blanks_in_the_header, no_header, windows_line_end, nul, byte_order_mark,
+    break_id("0{}", FOREIGN), break_id("{}.0", FOREIGN), break_id("{}.jpg", FOREIGN), break_id(" {}", FOREIGN),
+    break_id("{} ", FOREIGN), break_id("'{}'", FOREIGN), break_id('"{}"', "quoted otherwise than a CSV needs; expected {}"),
+    break_id("", "id '' is not a test row"), break_id("-{}", "id '-{}' is not a test row"),
+    break_bytes(lambda raw: raw[:-1], "^row {last}: the last row has no line end", "no final line end"),
+    break_bytes(lambda raw: raw[:-2], "^row {last}: the last row has no line end", "cut off"),
+    break_bytes(lambda raw: raw.replace(b"\n", b"\r\n"), r"^row 1: has Windows line ends", "all lines end with CRLF"),
+    break_bytes(lambda raw: raw.replace(b"\n", b"\r"), r"^row 1: has Windows line ends", "all lines end with CR"),
+    break_bytes(lambda raw: raw.decode().encode("utf-16"), "^is UTF-16", "UTF-16"),
+    break_bytes(lambda raw: raw.replace(b"\n", b"\xa0\n", 1), "^row 1: not UTF-8: byte \\d+ is 0xa0", "Latin-1"),
+    break_bytes(gzip.compress, "^is a gzip archive", "gzip"),
+    break_bytes(lambda raw: b"PK\x03\x04" + raw, "^is a zip archive or an Excel workbook", "zip"),
+    break_bytes(lambda raw: b"", "^the file is empty$", "empty file"),
+    *map(break_value, ("", " ", "nan", "NaN", "NA", "null", "abc", "0.5.", "None", "\u0665", "?")),
 ]  # fmt: skip
-NO_PROBABILITY = ["inf", "-inf", "NaN", "1.0001", "-1e-9", "1e3", "0_1", "50%", "0x1"]
-NO_CLASS = ["1.0", "-1", "42", "cat", "00000", " 1", "1 "]
+NO_PROBABILITY = [
+    "inf", "-inf", "Infinity", "1.0001", "-1e-9", "1e3", "1e400", "1e-400", "-1e-400", "1e-310", "0.000e0001e", "0_1", "1_000",
+    "50%", "0x1", "1/2", "0.5f", " 0.5", "0.5 ", "0 5", ".", "e1", "--0.5", "\uff10.5", "True", "=0.5",
+]  # fmt: skip
+NO_CLASS = ["1.0", "-1", "+1", "42", "cat", "00000", " 1", "1 ", "1e0", "True", "\uff11"]
 CHANGES = {
     "one probability": ALWAYS + [break_value(value) for value in NO_PROBABILITY],
     "a probability a class": ALWAYS + [break_value(value) for value in NO_PROBABILITY],
     "a label": ALWAYS + [break_value(value) for value in NO_CLASS],
     "a label with zeros": ALWAYS + [break_value(value) for value in [*NO_CLASS, "0", "7"]],
 }
+EVERY = [(kind, change) for kind, changes in CHANGES.items() for change in changes]
 
 
-@pytest.mark.parametrize("kind", COMPETITIONS)
-@settings(QUIET, max_examples=150)
-@given(data=st.data())
-def test_whatever_is_changed_in_it_is_found_and_named(kind: str, data: st.DataObject, file: Path):
+@pytest.mark.parametrize(("kind", "change"), EVERY, ids=[f"{kind}: {change.__name__}" for kind, change in EVERY])
+def test_whatever_is_changed_in_it_is_found_and_named(kind: str, change: Change, file: Path):
+    """Each change in three places of a valid submission: some fault names the row and the column that it touched."""
     competition = COMPETITIONS[kind]
     predicted = some(competition)
     lines = written(competition, predicted, file)
-    change = data.draw(st.sampled_from(CHANGES[kind]))
-    changed, expected = change(lines, data.draw(st.integers(1, 9)), random.Random(data.draw(st.integers(0, 999))))
-    told = faults(competition, changed, predicted.ids.tolist(), file)
-    assert any(re.search(expected, fault) for fault in told), (expected, told)
+    for row, seed in ((1, 0), (5, 1), (9, 2)):
+        changed, expected = change(lines, row, random.Random(seed))
+        told = faults(competition, changed, predicted.ids.tolist(), file)
+        assert any(re.search(expected, fault) for fault in told), (expected, told)
+
+
+def test_each_kind_of_submission_is_changed_in_more_than_forty_ways():
+    assert all(len({change.__name__ for change in changes}) >= 40 for changes in CHANGES.values())
+
+
+@pytest.mark.parametrize("kind", COMPETITIONS)
+@settings(QUIET, max_examples=100)
+@given(data=st.data())
+def test_one_changed_value_is_refused_or_the_same_in_another_spelling(kind: str, data: st.DataObject, file: Path):
+    """Whatever stands in a cell: where the check takes it, a strict reader finds the same ids, and numbers from 0 to 1."""
+    competition = COMPETITIONS[kind]
+    predicted = some(competition)
+    lines = written(competition, predicted, file)
+    row, column = data.draw(st.integers(1, 9)), data.draw(st.integers(0, 1))
+    cells = lines[row].split(",")
+    was = cells[column]
+    spellings = [f"0{was}", f"{was}0", f"{was}e0", f"+{was}", f" {was}", f'"{was}"', was.upper()]
+    cells[column] = data.draw(st.text("0123456789.eE+-, \"'_naif%\n", max_size=6) | st.sampled_from(spellings))
+    told = faults(competition, [*lines[:row], ",".join(cells), *lines[row + 1 :]], predicted.ids.tolist(), file)
+    found = list(csv.reader(file.read_text().splitlines()))
+    if told:
+        assert cells[column] != was
+        return
+    assert [row[0] for row in found[1:]] == predicted.ids.tolist()
+    values = [value for row in found[1:] for value in row[1:]]
+    if competition.submission_values == "label":
+        assert set(values) <= set(competition.classes)
+    else:
+        assert all(0 <= Decimal(value) <= 1 and (float(value) > 0) == (Decimal(value) > 0) for value in values)
+
+
+@pytest.mark.parametrize("value", ["5e-1", "0.50", ".5", "+0.5", "1", "1.", "1E0", "0", "-0", "0e-999", "3e-300"])
+def test_a_number_may_be_spelt_in_any_of_its_ways(value: str, file: Path):
+    assert faults(DOGS, ["id,label", f"7,{value}"], ["7"], file) == []
 
 
 @QUIET
@@ -218,15 +370,22 @@ def test_any_other_order_of_its_rows_is_refused(order: list[int], file: Path):
     told = faults(DOGS, [lines[0], *(lines[1 + row] for row in order)], predicted.ids.tolist(), file)
     moved = [place for place, row in enumerate(order) if place != row]
     assert len(told) == bool(moved)
-    assert not moved or told[0].startswith(f"row {moved[0] + 2}: id ")
+    assert not moved or told[0].startswith(f"row {moved[0] + 2}, column 'id': id ")
 
 
 def test_a_class_that_lost_its_zero_is_told_so(file: Path):
     told = faults(SHOPEE, ["filename,category", "a.jpg,0", "b.jpg,7", "c.jpg,43"], ["a.jpg", "b.jpg", "c.jpg"], file)
     assert told == [
-        "row 2, column 'category': '0' is not a class; did it lose its zero? '00' is one",
-        "row 3, column 'category': '7' is not a class; did it lose its zero? '07' is one",
+        "row 2, column 'category': '0' is not a class; is '00' meant?",
+        "row 3, column 'category': '7' is not a class; is '07' meant?",
         "row 4, column 'category': '43' is not a class",
+    ]
+
+
+def test_ids_that_are_all_foreign_are_one_fault(file: Path):
+    assert faults(DOGS, ["id,label", "01,0.1", "02,0.2"], ["1", "2"], file) == [
+        "row 2, column 'id': id '01' is not a test row; is '1' meant? (nor is any other of its 2 ids: "
+        "is it for another competition, --config?)"
     ]
 
 
@@ -245,8 +404,8 @@ def test_a_quote_left_open_in_a_long_file_is_a_fault_and_no_crash(file: Path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "row 1: the header is 'absent'"),
-        (b"id,label\n1,\xff\n", "not UTF-8: byte 11 is 0xff"),
+        (b"", "the file is empty"),
+        (b"id,label\n1,\xff\n", "row 2: not UTF-8: byte 11 is 0xff"),
         (b"\n", "row 1: the header"),
     ],
 )
@@ -295,3 +454,45 @@ def test_it_is_scored_by_the_competitions_metric_matched_by_id(tmp_path: Path):
     guessed = [predicted.logits[predicted.ids.tolist().index(str(i))].argmax() for i in range(9)]
     value, rows = submission.score(DIGITS, predicted, tmp_path / "solution.csv")
     assert (value, rows) == (pytest.approx(accuracy_score(labels, guessed)), 9)
+
+
+def test_a_probability_too_small_for_a_number_is_written_as_0(file: Path):
+    predicted = Predictions(np.array(["1"]), np.array([[0, -720]], np.float32), DOGS.classes)  # e^-720 is subnormal
+    assert written(DOGS, predicted, file) == ["id,label", "1,0"]
+
+
+# The expected score
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "log_loss", "macro_f1"])
+def test_the_expected_score_is_the_metric_within_an_interval_that_narrows_with_the_rows(metric: str):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 1600)
+    probabilities = softmax(rng.normal(size=(1600, 3)) + 2 * np.eye(3)[labels], axis=1)
+    few = submission.expected(metric, labels[:100], probabilities[:100])
+    many = submission.expected(metric, labels, probabilities)
+    for score, low, high in (few, many):
+        assert low < score < high
+    assert many[0] == metrics.score(metric, labels, probabilities)
+    assert 0.15 < (many[2] - many[1]) / (few[2] - few[1]) < 0.5
+    assert submission.expected(metric, labels[:100], probabilities[:100]) == few, "seeded"
+
+
+def test_nineteen_of_twenty_intervals_hold_the_true_score():
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(60):
+        chance = rng.uniform(0.05, 0.95, 200)  # of class 1, told truly: the log loss is its entropy on average
+        labels = (rng.uniform(size=200) < chance).astype(np.int64)
+        _, low, high = submission.expected("log_loss", labels, np.column_stack([1 - chance, chance]))
+        grid = np.linspace(0.05, 0.95, 10_001)
+        held += low <= -np.mean(grid * np.log(grid) + (1 - grid) * np.log(1 - grid)) <= high
+    assert 51 <= held <= 59
+
+
+def test_an_undefined_draw_of_roc_auc_is_left_out():
+    score, low, high = submission.expected(
+        "roc_auc", np.array([0, 0, 0, 1]), np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
+    )
+    assert score == pytest.approx(2 / 3)
+    assert 0 <= low <= high <= 1

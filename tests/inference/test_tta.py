@@ -8,7 +8,6 @@ from rich.console import Console
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
-from src.competitions import metrics
 from src.config import ConfigError
 from src.inference import tta
 from src.inference.tta import Tta
@@ -35,26 +34,6 @@ def test_two_noisy_views_are_worth_more_than_either(how: str):
     shown = Console(record=True, width=80)
     shown.print(tta.table("log_loss", {"0": scores, "1": scores}))
     assert f"{scores['mean']:.4f} ± 0.0000" in shown.export_text()
-
-
-@pytest.mark.parametrize("metric", ["log_loss", "accuracy"])
-def test_the_gain_is_the_difference_of_the_scores_with_its_paired_error(metric: str):
-    labels, logits = planted()
-    views, ids = Tta(read_views("hflip"), "probabilities"), np.arange(len(labels)).astype(str)
-    before = views.averaged(ids, logits[:1], CLASSES).probabilities()
-    after = views.averaged(ids, logits, CLASSES).probabilities()
-    difference = metrics.score(metric, labels, after) - metrics.score(metric, labels, before)
-    value, _, error, word = tta.gain(metric, labels, before, after).split()
-    assert float(value) == pytest.approx(abs(difference), abs=6e-5)
-    assert 0 < float(error) < float(value)
-    assert word == "better"
-    assert tta.gain(metric, labels, after, before).endswith("worse")
-
-
-def test_a_metric_that_is_no_mean_over_rows_has_no_paired_error():
-    labels, logits = planted(20)
-    probabilities = Tta(read_views("hflip"), "logits").averaged(np.arange(20).astype(str), logits, CLASSES).probabilities()
-    assert tta.gain("macro_f1", labels, probabilities, probabilities) == ""
 
 
 def test_views_are_those_that_the_competition_declares_or_the_configuration_asks_for(tmp_path: Path):

@@ -52,6 +52,8 @@ fold.summarize({"accuracy": 0.75, "kept": "last"})
 fold.finish()
 cv = track(config(), "baseline", "cv", Path("runs/baseline"))
 cv.summarize({"oof_accuracy": 0.7})
+Path("report.html").write_text("<!doctype html><p>Zoë")
+cv.log_page("report", Path("report.html"))
 cv.finish()
 again = track(config(), "baseline", "train", Path("runs/baseline/fold-2"), fold="2")
 again.log({"epoch": 4, "train_loss": 0.2})
@@ -132,6 +134,11 @@ def test_the_experiment_is_a_run_of_its_own_with_the_scores_to_compare(offline):
     (run,) = of_kind(file, "run")
     assert (run.run_group, run.display_name, run.job_type) == ("baseline", "baseline/cv", "cv")
     assert any(items(record.update).get("oof_accuracy") == 0.7 for record in of_kind(file, "summary"))
+
+
+def test_a_page_is_kept_as_it_is(offline):
+    (page,) = offline_runs(offline[0])[1].parent.glob("files/media/html/report_*.html")
+    assert page.read_text(encoding="utf-8") == "<!doctype html><p>Zoë"
 
 
 def test_epochs_are_recorded_under_the_names_of_history_csv_with_epoch_as_the_axis(offline):
