@@ -32,6 +32,10 @@ class Flags:
     """instead of training: the loss at rising learning rates, as a picture, and a suggestion"""
     find_batch: FlagCreatePairsOff[bool] = False
     """instead of training: the largest batch that fits the GPU, and from which size on a larger one is no faster"""
+    kernel: str | None = None
+    """instead of training: write a notebook to this folder that trains on Kaggle's GPU, in sessions of train.max_minutes"""
+    kaggle_user: str | None = None
+    """with --kernel: your name on Kaggle; none: KAGGLE_USERNAME or kaggle.json's"""
 
 
 def understand(argv: list[str], description: str | None = None) -> tuple[Flags, Path, Config, list[str]]:
@@ -46,12 +50,14 @@ def understand(argv: list[str], description: str | None = None) -> tuple[Flags, 
 def main() -> None:
     flags, path, knobs, wanted = understand(sys.argv[1:], Flags.__doc__)
 
-    from src.training import experiment  # torch takes seconds to import: not before the arguments are known to be good
+    from src.training import experiment, kernel  # torch takes seconds to import: not before the arguments are known to be good
     from src.training.fold import Interrupted, OutOfTime
     from src.training.processes import another_ended, end_of_job, is_first
     from src.training.run import Run, default_name
 
     run = Run(Path("runs") / (flags.name or default_name(path, knobs, flags.debug)))
+    if flags.kernel is not None:
+        return kernel.make(Path(flags.kernel), run.name, knobs, wanted, flags.kaggle_user)
     if flags.find_lr or flags.find_batch:
         (experiment.find_lr if flags.find_lr else experiment.find_batch)(run, knobs, wanted[0])
         return

@@ -106,6 +106,21 @@ def test_after_an_error_the_older_folder_is_as_it_was(tmp_path: Path):
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
+def test_where_the_new_folder_cant_be_moved_in_the_older_one_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    fill(tmp_path / "out", "old")
+    replace = kernels.os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if str(source).endswith(".partial"):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(kernels.os, "replace", refuse)
+    with pytest.raises(UserError, match=r"out: can't be written: No space left on device"):
+        fill(tmp_path / "out", "new")
+    assert (tmp_path / "out/mark").read_text() == "old"
+
+
 def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path):
     (tmp_path / "thesis.txt").write_text("years")
     with pytest.raises(UserError, match="the folder is not empty, and no older version of this"):

@@ -119,6 +119,23 @@ def test_missing_test_images_are_refused(made: Path, dogs: Path, tmp_path: Path)
     assert not (tmp_path / "submission.csv").exists()
 
 
+def test_without_a_sample_the_images_are_the_rows_and_it_says_so(
+    made: Path, dogs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    shutil.copytree(dogs / "test", tmp_path / "test")
+    kernel.predict(made, tmp_path, tmp_path / "submission.csv")
+    ids = [line.partition(",")[0] for line in (tmp_path / "submission.csv").read_text().splitlines()]
+    assert ids == ["id", *map(str, range(1, 12))]
+    told = capsys.readouterr().out
+    assert "sample_submission.csv is not there: the rows are those of the test images" in told
+    assert "11 test rows (Kaggle has 12,500)" in told
+
+
+def test_a_folder_without_the_competition_is_refused_with_what_is_expected(made: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"test/ not found\. Expected there: .*test/\{id\}\.jpg"):
+        kernel.predict(made, tmp_path, tmp_path / "submission.csv")
+
+
 def test_the_notebook_finds_the_dataset_wherever_it_is_mounted(made: Path, tmp_path: Path):
     notebook = json.loads((made / "predict.ipynb").read_text())
     pytest.importorskip("nbformat").validate(notebook)
