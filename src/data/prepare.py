@@ -79,7 +79,7 @@ def rows_to_predict(config: Config, said: Callable[[str], None] = print) -> tupl
 
 
 def audited(config: Config, prepared: Prepared, said: Callable[[str], None] = print) -> Prepared:
-    """The same after a look at every image: `audit` holds the findings, and duplicates share a group, so one fold.
+    """The same after a look at every image: `audit` and audit.csv hold the findings; duplicates share a group, so one fold.
 
     Files already looked at are known from a cache beside the data. Without data.audit: `prepared` as it is.
     """
@@ -89,8 +89,9 @@ def audited(config: Config, prepared: Prepared, said: Callable[[str], None] = pr
 
     competition, root = config.competition, prepared.root
     listed = {path for pattern in (competition.train_images, competition.test_images) for path in tables.listing(root, pattern)}
-    cache = _beside(prepared, competition) / ".audit.npz"
-    result = audit(root, prepared.train, prepared.test, listed, cache, config.data.workers or None, said)
+    beside = _beside(prepared, competition)
+    result = audit(root, prepared.train, prepared.test, listed, beside / ".audit.npz", config.data.workers or None, said)
+    result.write(beside / "audit.csv")
     train = prepared.train.assign(group=result.groups)
     told = [line for line in result.summary() if line.split(":")[0].strip() not in ("missing", "orphan")]  # counted above
     return replace(prepared, train=train, audit=result, notes=(*prepared.notes, *told))
@@ -103,8 +104,8 @@ def prepare_and_report(config: Config, download: bool, said: Callable[[str], Non
     prepared = audited(config, prepare(config, said), said)
     for note in prepared.notes:
         said(note)
-    if prepared.audit is not None:
-        _write_audit(config, prepared, said)
+    if prepared.audit is not None and len(prepared.audit.findings):
+        _draw_findings(config, prepared, said)
     try:
         rows = training_rows(config, prepared)
         table = folds.make_folds(rows, config.data.folds, config.data.seed)
@@ -152,21 +153,19 @@ def _apply_policies(config: Config, audit: "Audit", rows: pd.DataFrame) -> pd.Da
             raise UserError(
                 f"{len(found):,} training rows are {kind}, the first is id {first['id']!r}, {first['path']}: "
                 f"{first['detail']}; "
-                f"--data.policy {kind}=drop leaves them out, audit.csv (prepare.py) lists them"
+                f"--data.policy {kind}=drop leaves them out, audit.csv beside the data lists them"
             )
     dropped = findings[findings["kind"].map(policies) == "drop"]
     return rows[~rows["id"].isin(dropped["id"])]
 
 
-def _write_audit(config: Config, prepared: Prepared, said: Callable[[str], None]) -> None:
-    """audit.csv and a sheet of examples beside the data."""
+def _draw_findings(config: Config, prepared: Prepared, said: Callable[[str], None]) -> None:
+    """A sheet of examples beside audit.csv."""
     from src.data.sheet import picture_sheet
 
     folder = _beside(prepared, config.competition)
-    prepared.audit.write(folder / "audit.csv")
-    if len(prepared.audit.findings):
-        picture_sheet(prepared.audit.findings, prepared.root, folder / "audit.png")
-        said(f"audit: {folder / 'audit.csv'}, with examples in {folder / 'audit.png'}")
+    picture_sheet(prepared.audit.findings, prepared.root, folder / "audit.png")
+    said(f"audit: {folder / 'audit.csv'}, with examples in {folder / 'audit.png'}")
 
 
 def write_competition_folds(config: Config, prepared: Prepared, table: pd.DataFrame) -> Path | None:

@@ -487,3 +487,11 @@ def test_the_report_writes_the_audit_beside_the_data_and_reads_each_image_once(w
     assert (root / "audit.csv").read_text().startswith("part,id,path,kind,detail,twin,twin_path\n")
     assert (root / "audit.png").stat().st_size > 1000
     assert "audit: 19 images, 0 of them read anew" in reported(knobs)
+
+
+def test_training_too_leaves_what_the_audit_found_beside_the_data(workplace):
+    root = pictured(workplace / "data/dogs_vs_cats")
+    knobs = config(audit=True, workers=0)
+    (root / "audit.csv").write_text("of an older version")
+    found = audited(knobs, prepared(knobs)[0])
+    assert (root / "audit.csv").read_text().count("\n") == 1 + len(found.audit.findings)
