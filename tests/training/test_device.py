@@ -53,12 +53,6 @@ def test_a_configured_precision_is_taken_whatever_the_gpu(named: str, dtype: tor
         assert devices.choose_precision(TrainConfig(precision=named), CUDA) == (dtype, "as configured")
 
 
-def test_fp16_on_the_cpu_is_refused():
-    with pytest.raises(UserError, match=r"train\.precision: fp16 needs a GPU; on the CPU use fp32 or bf16"):
-        devices.choose_precision(TrainConfig(precision="fp16"), CPU)
-    assert devices.choose_precision(TrainConfig(precision="bf16"), CPU)[0] is torch.bfloat16
-
-
 @pytest.mark.parametrize("wanted", ["tpu0", "gpu", "cuda:99", "cpu:x"])
 def test_a_device_that_is_not_there_is_refused_in_one_line(wanted: str):
     with pytest.raises(UserError, match=rf"train\.device: '{wanted}' is not to be had here: \S") as told:

@@ -7,6 +7,7 @@ import pytest
 
 from conftest import write_dogs_vs_cats
 from kills import kill_and_compare
+from src.training import checkpoint
 
 pytestmark = pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="needs forkserver")
 
@@ -24,6 +25,12 @@ def test_twenty_kills_change_nothing(dogs: Path, tmp_path: Path):
 
 def test_with_two_workers(dogs: Path, tmp_path: Path):
     assert kill_and_compare(dogs, tmp_path, kills=4, seed=1, data__workers=2).kills == 4
+
+
+def test_in_fp16_with_the_scalers_state(dogs: Path, tmp_path: Path):
+    assert kill_and_compare(dogs, tmp_path, kills=4, seed=3, train__precision="fp16").kills == 4
+    state = checkpoint.load(tmp_path / "whole/fold-0/last.pt")["scaler"]
+    assert state["scale"] < 2.0**16 or state["_growth_tracker"] > 0
 
 
 def test_with_the_best_epoch_kept(dogs: Path, tmp_path: Path):
