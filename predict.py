@@ -47,10 +47,9 @@ def main() -> None:
     _refuse(flags, named, written, knobs)
 
     from src.inference import check, leaderboard
-    from src.inference.members import Member
-    from src.training.run import Run
+    from src.inference.members import Member  # a run, or an ensemble, which has predictions too
 
-    run = Member(Path(flags.run)) if flags.run else None  # an ensemble has predictions too
+    run = Member(Path(flags.run)) if flags.run else None
     if flags.check is not None:
         check.check_file(Path(flags.check), knobs, run)
     elif flags.submit:
@@ -59,6 +58,7 @@ def main() -> None:
         leaderboard.record(run, knobs, flags.record)
     else:
         from src.inference import bundle, predict  # here: they bring torch
+        from src.training.run import Run
 
         if flags.bundle is not None:
             bundle.make(Run(run.path), knobs, Path(flags.bundle), flags.kaggle_user)
@@ -68,19 +68,18 @@ def main() -> None:
 
 def _refuse(flags: Flags, named: str | None, written: config.Config, knobs: config.Config) -> None:
     """What doesn't go together on the command line."""
+    asked = [flag for flag in ("check", "submit", "record", "bundle") if getattr(flags, flag)]
     if changed := config.differences(written.identity(), knobs.identity()):
         raise UserError(f"command line: fixed when the run was trained: {'; '.join(changed)}")
     if flags.run and not named:
         raise UserError(f"the run's folder comes first, as in `python predict.py {flags.run} --check FILE`")
-    asked = [flag for flag in ("check", "submit", "record", "bundle") if getattr(flags, flag)]
     if not flags.run and asked != ["check"]:
         raise UserError("name a run's folder, as in `python predict.py runs/NAME`, or a file to --check")
     if len(asked) > 1:
         raise UserError(f"--{' and --'.join(asked)}: one at a time; --submit checks by itself")
     if (flags.message or flags.again) and not flags.submit:
         raise UserError("--message and --again belong to --submit")
-    if flags.run and flags.config and config.load(flags.config).competition.name != written.competition.name:
-        other = config.load(flags.config).competition.name
+    if flags.run and flags.config and (other := config.load(flags.config).competition.name) != written.competition.name:
         raise UserError(f"{flags.run} is a run of {written.competition.name}, not of {other}")
 
 

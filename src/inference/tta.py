@@ -64,8 +64,8 @@ def view_scores(tta: Tta, metric: str, labels: np.ndarray, logits: np.ndarray, c
 
 def table(metric: str, folds: dict[str, dict[str, float]]) -> Table:
     """What each view is worth: its score, as the mean ± sd over the folds. folds: of each fold its view_scores."""
-    drawn = Table(title="out-of-fold rows, view by view", title_justify="left")
-    drawn.add_column("view")
+    drawn = Table()
+    drawn.add_column("view of the out-of-fold rows")
     drawn.add_column(metric, justify="right")
     for view in next(iter(folds.values())):
         values = [scores[view] for scores in folds.values()]
