@@ -1,5 +1,6 @@
 """Kill training at random moments, resume it, and compare with the run that was never stopped."""
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -93,7 +94,8 @@ def _assert_equal(one: object, other: object, where: str) -> None:
 def _train(run: Run, config: Config) -> None:
     os.setpgid(0, 0)  # a group of its own: its loader's workers are killed with it
     torch.set_num_threads(1)
-    train(run, config, resume=True)
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        train(run, config, resume=True)
 
 
 def _child(context: multiprocessing.context.BaseContext, run: Run, config: Config, killed_after: float | None) -> bool:
@@ -102,7 +104,9 @@ def _child(context: multiprocessing.context.BaseContext, run: Run, config: Confi
     process.start()
     process.join(killed_after)
     if process.exitcode is None and killed_after is not None:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may not have come to its group yet
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.join()
         return True
     process.join()
