@@ -32,6 +32,11 @@ class AlexNet(nn.Module):
     def __init__(self, num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.5) -> None:
         super().__init__()
         self.num_classes, self.num_features, self.head_hidden_size = num_classes, 256, 4096
+        self.feature_info = [
+            {"num_chs": 64, "reduction": 8, "module": "features.2"},
+            {"num_chs": 192, "reduction": 16, "module": "features.5"},
+            {"num_chs": 256, "reduction": 32, "module": "features.12"},
+        ]
         self.features = nn.Sequential(
             nn.Conv2d(in_chans, 64, kernel_size=11, stride=4, padding=2),
             nn.ReLU(inplace=True),
@@ -92,4 +97,5 @@ def _he_normal(module: nn.Module) -> None:
 @register_model
 def alexnet(pretrained: bool = False, **kwargs) -> AlexNet:
     """torchvision's AlexNet."""
-    return build_model_with_cfg(AlexNet, "alexnet", pretrained, **kwargs)
+    features = {"feature_cls": "hook", "out_indices": (0, 1, 2)}
+    return build_model_with_cfg(AlexNet, "alexnet", pretrained, feature_cfg=features, **kwargs)

@@ -25,7 +25,17 @@ from torch import nn
 from src.config import ModelConfig
 from src.errors import UserError
 from src.files import replacing
-from src.models import alexnet, cifar_net  # noqa: F401  registered in timm by being imported
+from src.models import (  # noqa: F401  registered in timm by being imported
+    alexnet,
+    alexnet_paper,
+    alphago,
+    cifar_net,
+    googlenet,
+    lenet5,
+    mnist_net,
+    mnist_small,
+    plain_resnet,
+)
 
 logging.getLogger("timm").setLevel(logging.ERROR)
 
@@ -52,12 +62,7 @@ def create(config: ModelConfig, classes: int, seed: int = 0) -> tuple[nn.Module,
     Raises UserError for an unknown name (with the nearest), weights of another architecture, an unreachable hub, an
     argument that the model doesn't take, or an image size that it can't work with.
     """
-    if not timm.is_model(config.name):
-        close = difflib.get_close_matches(config.name, timm.list_models(), 3, 0.6)
-        hint = (
-            f"did you mean {', '.join(close)}?" if close else "`python -c 'import timm; print(timm.list_models())'` lists them"
-        )
-        raise UserError(f"model.name: {config.name!r} is not a model that timm or this repository knows; {hint}")
+    check_name(config.name, "model.name")
     if config.weights not in ("hub", "none") and not Path(config.weights).is_file():
         raise UserError(f"model.weights: {config.weights}: no such file (hub, none, or a .safetensors or .pth file)")
     arguments = _arguments(config, classes)
@@ -69,6 +74,22 @@ def create(config: ModelConfig, classes: int, seed: int = 0) -> tuple[nn.Module,
     fed = _image_input(model, config)
     check_size(model, config.name, fed.size, "model.image_size")
     return model, fed
+
+
+def check_name(name: str, key: str) -> None:
+    """Raises UserError naming the nearest models, and the knob or argument `key`, where there is none of this name."""
+    if timm.is_model(name):
+        return
+    close = difflib.get_close_matches(name, timm.list_models(), 3, 0.6)
+    hint = f"did you mean {', '.join(close)}?" if close else "`python -c 'import timm; print(timm.list_models())'` lists them"
+    raise UserError(f"{key}: {name!r} is not a model that timm or this repository knows; {hint}")
+
+
+def sketch(name: str, size: int | None = None) -> nn.Module:
+    """A model in evaluation mode, for `size` pixels or its own, without memory for its weights: made in milliseconds."""
+    arguments = {"img_size": size} if size is not None and "img_size" in _accepted(name) else {}
+    with torch.device("meta"):
+        return timm.create_model(name, **arguments).eval()
 
 
 def check_size(model: nn.Module, name: str, size: int, key: str) -> None:
@@ -233,8 +254,13 @@ def _check_all_loaded(model: nn.Module, untouched: nn.Module, config: ModelConfi
     timm takes a file that shares no layer with the model, or a ResNet-34's for a ResNet-18, without a word.
     """
     own = {id(parameter) for parameter in head(model).parameters()}
+    auxiliary = ("aux1.fc2.", "aux2.fc2.")  # GoogLeNet's, made for the classes as its head is
     before = dict(untouched.named_parameters())
-    weights = {name: weight for name, weight in model.named_parameters() if weight.ndim > 1 and id(weight) not in own}
+    weights = {
+        name: weight
+        for name, weight in model.named_parameters()
+        if weight.ndim > 1 and id(weight) not in own and not name.startswith(auxiliary)
+    }
     absent = [name for name, weight in weights.items() if torch.equal(weight, before[name])]
     if absent:
         raise UserError(

@@ -28,6 +28,10 @@ class CifarNet(nn.Module):
     def __init__(self, num_classes: int = 10, in_chans: int = 3, drop_rate: float = 0.0) -> None:
         super().__init__()
         self.num_classes, self.num_features, self.head_hidden_size = num_classes, 16, 84
+        self.feature_info = [
+            {"num_chs": 6, "reduction": 1, "module": "conv1"},  # the pooling, used twice, has no place of its own
+            {"num_chs": 16, "reduction": 2, "module": "conv2"},
+        ]
         self.conv1 = nn.Conv2d(in_chans, 6, kernel_size=5)
         self.pool = nn.MaxPool2d(2, 2)
         self.conv2 = nn.Conv2d(6, 16, kernel_size=5)
@@ -62,4 +66,5 @@ class CifarNet(nn.Module):
 @register_model
 def cifar_net(pretrained: bool = False, **kwargs) -> CifarNet:
     """Lecture 003's CIFAR-10 network."""
-    return build_model_with_cfg(CifarNet, "cifar_net", pretrained, **kwargs)
+    features = {"feature_cls": "hook", "out_indices": (0, 1)}
+    return build_model_with_cfg(CifarNet, "cifar_net", pretrained, feature_cfg=features, **kwargs)

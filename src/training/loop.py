@@ -68,8 +68,8 @@ def step_forward(training: Training, model: nn.Module, images: torch.Tensor, tar
     if training.mixup is not None:
         pixels, target = training.mixup(pixels, target)  # now (n, classes), smoothed
     with training.autocast():
-        logits = model(pixels)
-    return training.loss(logits.float(), target)
+        outputs = model(pixels)
+    return training.loss.of(outputs, target)
 
 
 def update(training: Training) -> None:

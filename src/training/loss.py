@@ -8,6 +8,8 @@ import torch.nn.functional as F
 
 from src.config import TrainConfig
 
+AUXILIARY = 0.3  # what an auxiliary classifier's loss counts (Szegedy et al. 2014, section 5)
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -29,6 +31,11 @@ class Loss:
         if self.weights is not None:
             each = each * self.weights
         return each.sum(dim=1).mean()
+
+    def of(self, outputs: torch.Tensor | tuple[torch.Tensor, ...], target: torch.Tensor) -> torch.Tensor:
+        """The loss of what a model gives in training: logits of any float type, or a tuple of them and auxiliary logits."""
+        logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+        return self(logits.float(), target) + AUXILIARY * sum(self(each.float(), target) for each in auxiliary)
 
 
 def make_loss(config: TrainConfig, labels: np.ndarray, classes: int, device: torch.device) -> Loss:

@@ -127,6 +127,20 @@ def test_a_steps_loss_is_the_smoothed_cross_entropy_of_normalised_images():
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
+def test_googlenets_auxiliary_classifiers_learn_by_their_part_of_the_loss():
+    training, data = start(TrainConfig(), 64, name="googlenet", dropout=0.0), Memory(4)
+    for module in training.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    training.model.train()
+    loss = loop.step_forward(training, training.model, torch.from_numpy(data.images), data.labels)
+    outputs = training.model((torch.from_numpy(data.images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5)
+    losses = [float(F.cross_entropy(logits, data.labels)) for logits in outputs]
+    assert float(loss.detach()) == pytest.approx(losses[0] + 0.3 * losses[1] + 0.3 * losses[2], rel=1e-4)
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in training.model.parameters())
+
+
 def test_an_epochs_loss_is_the_mean_over_its_images():
     losses = iter([1.0, 2.0, 3.0, 4.0])
     config = TrainConfig(epochs=1, batch_size=4)

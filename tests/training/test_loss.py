@@ -36,6 +36,14 @@ def test_mixed_labels_count_by_their_shares():
     torch.testing.assert_close(weighed, expected)
 
 
+def test_auxiliary_logits_count_0_3_each():
+    """Szegedy et al. 2014, section 5: their losses are added with a discount weight of 0.3."""
+    loss, others = Loss(smoothing=0.1), (LOGITS.flip(0).half(), LOGITS.flip(1))
+    expected = loss(LOGITS, LABELS) + 0.3 * (loss(others[0].float(), LABELS) + loss(others[1], LABELS))
+    torch.testing.assert_close(loss.of((LOGITS, *others), LABELS), expected)
+    assert torch.equal(loss.of(LOGITS, LABELS), loss(LOGITS, LABELS))
+
+
 def test_class_weights_even_out_the_classes():
     labels = np.array([0] * 6 + [1] * 3 + [2])
     loss = make_loss(TrainConfig(class_weights=1.0, label_smoothing=0.1), labels, 3, CPU)
