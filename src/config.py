@@ -109,7 +109,9 @@ class CompetitionConfig(Section):
 
 
 class ModelConfig(Section):
-    name: str = knob("resnet18", "backbone: any of timm's models, or the lectures' own: alexnet, googlenet, plain34, lenet5, mnist_net, …")
+    name: str = knob(
+        "resnet18", "backbone: any of timm's models, or the lectures' own: alexnet, googlenet, plain34, mnist_net, …"
+    )
     weights: str = knob("hub", "pretrained weights: hub, none, or a .safetensors/.pth file")
     image_size: int | None = knob(None, "height and width fed to the model, pixels; none: the model's own", ge=8, le=4096)
     test_size: int | None = knob(
