@@ -36,7 +36,7 @@ def test_dogs_vs_cats_from_files_to_a_valid_submission(command, tmp_path: Path):
     (tmp_path / "broken.csv").write_text((tmp_path / "submissions/dogs.csv").read_text().replace("\n3,", "\n3000,"))
     checked = command("predict.py", "--check", "broken.csv", "--config", DOGS)
     assert checked.returncode == 1
-    assert "row 4: id '3000' is not a test row" in checked.stdout
+    assert "row 4, column 'id': id '3000' is not a test row" in checked.stdout
 
     compared = command("compare.py")
     assert compared.returncode == 0, compared.stderr
