@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from src.errors import UserError
-from src.views import View, forbidden, read_views
+from src.views import View, forbidden, keeping_views, read_views
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BUILT_IN = REPOSITORY / "src" / "competitions"
@@ -326,7 +326,7 @@ class Config(Section):
         """What predict.py looks at. Raises ConfigError for a view that the competition does not declare label-preserving."""
         preserving, tta = self.competition.label_preserving, self.predict.tta
         if tta in ("auto", "none"):
-            return read_views(" * ".join(("identity", *preserving)) if tta == "auto" else "identity")
+            return keeping_views(preserving if tta == "auto" else ())
         if unfit := forbidden(tta, preserving):
             declared = ", ".join(preserving) or "nothing"
             raise ConfigError(

@@ -1,5 +1,6 @@
 """Files that are whole or not there: nothing that was already written is lost or half-written."""
 
+import hashlib
 import os
 import socket
 from collections.abc import Iterator
@@ -9,6 +10,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from src.errors import UserError
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

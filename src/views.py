@@ -51,6 +51,11 @@ def read_views(expression: str) -> tuple[View, ...]:
     return tuple(dict.fromkeys(views))
 
 
+def keeping_views(label_preserving: tuple[str, ...]) -> tuple[View, ...]:
+    """Every combination of what a competition declares label-preserving, the image as it is first."""
+    return read_views(" * ".join(("identity", *label_preserving)))
+
+
 def forbidden(expression: str, label_preserving: tuple[str, ...]) -> list[str]:
     """The expression's factors that the competition does not declare label-preserving."""
     named = {node.id for node in ast.walk(ast.parse(expression.strip(), mode="eval")) if isinstance(node, ast.Name)}

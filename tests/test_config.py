@@ -230,7 +230,7 @@ words = words.filter(lambda word: word != "none")
 maybe = st.one_of(st.none(), words)
 share = st.floats(0, 0.99)
 channels = st.one_of(st.none(), st.tuples(*[st.floats(1e-6, 1)] * 3))
-pairs = st.lists(st.from_regex(r"\A[a-z_]+=[^\n]{0,5}\Z"), max_size=2).map(tuple)
+pairs = st.lists(st.from_regex(r"\A[a-z_]+=.{0,5}\Z", alphabet=one_line), max_size=2).map(tuple)
 configs = st.builds(
     Config,
     competition=st.sampled_from(BUILT_INS).map(built_in),

@@ -1,7 +1,6 @@
 """Kaggle's kernels and datasets as folders that its client uploads: a notebook, metadata, the code it runs, checksums."""
 
 import ast
-import hashlib
 import json
 import os
 import re
@@ -11,14 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from src.config import REPOSITORY
+from src.config import REPOSITORY, Config, TrackingConfig
 from src.errors import UserError
+from src.files import sha256
 
 CHECKSUMS = "checksums.sha256"
 METADATA = ("dataset-metadata.json", "kernel-metadata.json")  # read by the client, and not uploaded
 UNKNOWN_USER = "USERNAME"  # to be filled in by hand
 LONGEST_TITLE = 50  # and six at least: Kaggle's limits for a dataset's title and slug
 GPU = "NvidiaTeslaT4"  # not Kaggle's default, the P100, which newer builds of torch no longer know
+
+
+def elsewhere(config: Config) -> Config:
+    """The configuration without what belongs to this machine and account."""
+    data = config.data.model_copy(update={"root": None, "workers": None})
+    train = config.train.model_copy(update={"device": "auto"})
+    return config.model_copy(update={"data": data, "train": train, "tracking": TrackingConfig(mode="disabled")})
 
 
 def username(given: str | None) -> str:
@@ -90,7 +97,7 @@ def imported_files(entry: Path, within_functions: bool) -> list[Path]:
 def write_checksums(folder: Path) -> None:
     """CHECKSUMS: a line `sha256  path` for every file below `folder`, as sha256sum writes them; METADATA is left out."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name not in (CHECKSUMS, *METADATA))
-    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(folder).as_posix()}\n" for file in files]
+    lines = [f"{sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
 

@@ -26,6 +26,19 @@ def row_scores(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> np
     return None
 
 
+def interval(count: int, parts: np.ndarray | None, score_of: Callable[[np.ndarray], float]) -> tuple[float, float]:
+    """The 95 % interval of a score, or of a difference of two, over `count` rows: bootstrap, seeded (Efron 1979).
+
+    parts: (count,) what each row adds to a mean over rows; None: `score_of` some rows' numbers is computed anew each time.
+    """
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(1000 if parts is not None else 200):  # anew, a metric of all rows takes 13 ms for 15,000 of them
+        rows = rng.integers(count, size=count)
+        drawn.append(parts[rows].mean() if parts is not None else score_of(rows))
+    low, high = np.nanquantile(drawn, (0.025, 0.975))
+    return float(low), float(high)
+
+
 def _log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return metrics.log_loss(labels, probabilities, labels=np.arange(probabilities.shape[1]))
 

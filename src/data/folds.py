@@ -1,6 +1,5 @@
 """folds.csv: which row is validated in which fold. Seeded, stratified, and bound to every run by its sha256."""
 
-import hashlib
 import warnings
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from src.competitions.tables import read_csv, shorten
 from src.errors import UserError
-from src.files import replacing
+from src.files import replacing, sha256
 
 COLUMNS = ["id", "label", "group", "fold"]
 
@@ -78,12 +77,6 @@ def read_folds(path: Path) -> pd.DataFrame:
     if len(bad):
         raise UserError(f"{path}: row {bad.index[0] + 2}: fold {bad['fold'].iloc[0]!r} is not a number")
     return table.astype({"fold": np.int64})
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _refuse_rare_classes(rows: pd.DataFrame, folds: int) -> None:

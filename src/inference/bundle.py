@@ -12,9 +12,10 @@ import yaml
 from src import config as configuration
 from src.competitions import kernels
 from src.competitions.tables import shorten
-from src.config import REPOSITORY, Config, TrackingConfig
+from src.config import REPOSITORY, Config
 from src.data import folds
 from src.errors import UserError
+from src.files import sha256
 from src.inference.predict import check_models
 from src.models import backbone
 from src.training.run import Run, cross_validation
@@ -88,19 +89,16 @@ def _check_predicted(run: Run, trained: list[str]) -> None:
     for fold in trained:
         record = run.fold(fold) / "predicted.json"
         model = run.fold(fold) / "model.safetensors"
-        if record.is_file() and json.loads(record.read_text(encoding="utf-8"))["model_sha256"] != folds.sha256(model):
+        if record.is_file() and json.loads(record.read_text(encoding="utf-8"))["model_sha256"] != sha256(model):
             raise UserError(
                 f"{model} was altered after predict.py used it; `python predict.py {run.path}` predicts with it anew"
             )
 
 
 def _elsewhere(config: Config) -> Config:
-    """The configuration without what belongs to this machine and account."""
+    """The configuration without what belongs to this machine and account, the weights' folder among it."""
     model = config.model.model_copy(update={"weights": Path(config.model.weights).name})
-    data = config.data.model_copy(update={"root": None, "workers": None})
-    train = config.train.model_copy(update={"device": "auto"})
-    tracking = TrackingConfig(mode="disabled")
-    return config.model_copy(update={"model": model, "data": data, "train": train, "tracking": tracking})
+    return kernels.elsewhere(config).model_copy(update={"model": model})
 
 
 def _write_code(folder: Path) -> None:
@@ -185,7 +183,7 @@ def _data(run: Run, config: Config) -> str:
     counts = table["label"].value_counts()
     return (
         f"{len(table):,}{part} labelled images of {where}, from {counts.min():,} to {counts.max():,} a class, "
-        f"in {config.data.folds} folds; sha256 of folds.csv: `{folds.sha256(run.folds_csv())}`."
+        f"in {config.data.folds} folds; sha256 of folds.csv: `{sha256(run.folds_csv())}`."
     )
 
 

@@ -66,9 +66,15 @@ def expectation(run: Run, competition: CompetitionConfig) -> str | None:
 
 def out_of_fold(run: Run) -> Predictions | None:
     """The run's out-of-fold rows, under TTA where every fold has them so; None where there are none."""
-    plain, tta = run.oof(), run.oof("oof_tta.npz")
-    parts = tta if tta.keys() >= plain.keys() else plain
+    parts, _ = out_of_fold_parts(run)
     return concatenate(list(parts.values())) if parts else None
+
+
+def out_of_fold_parts(run: Run) -> tuple[dict[str, Predictions], bool]:
+    """The same fold by fold, and whether it is under TTA: an ensemble of predictions under TTA has these alone."""
+    plain, tta = run.oof(), run.oof("oof_tta.npz")
+    with_tta = bool(tta) and tta.keys() >= plain.keys()
+    return (tta if with_tta else plain), with_tta
 
 
 def _implausible(table: pd.DataFrame, competition: CompetitionConfig, run: Run | None) -> list[str]:

@@ -4,7 +4,6 @@ A file may have many rows, one for each content it ever had; the sha256 tells wh
 """
 
 import csv
-import hashlib
 import io
 import math
 import re
@@ -14,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from src.errors import UserError
-from src.files import locked, replacing
+from src.files import locked, replacing, sha256
 
 COLUMNS = ("time", "file", "sha256", "runs", "method", "CV", "submitted", "public", "private")
 TIMES, SCORES = ("time", "submitted"), ("CV", "public", "private")
@@ -92,10 +91,6 @@ def altered(path: Path) -> str | None:
         return None
     last = rows[-1]
     return f"changed since it was written on {last['time']}: its sha256 was {last['sha256'][:12]}, and is {digest[:12]} now"
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read(ledger: Path) -> tuple[list[str], list[Row]]:

@@ -19,6 +19,7 @@ from src.competitions.tables import class_indices, shorten
 from src.config import Config
 from src.data import folds
 from src.errors import UserError
+from src.files import sha256
 from src.inference.calibrate import Calibration
 from src.training.run import Run
 
@@ -74,7 +75,7 @@ class Member(Run):
     def files(self) -> dict[str, str]:
         """sha256 of each file of predictions, and of folds.csv, by their path below the run's folder."""
         found = [self.folds_csv(), *sorted(self.path.glob("fold-*/*.npz"))]
-        return {str(path.relative_to(self.path)): folds.sha256(path) for path in found}
+        return {str(path.relative_to(self.path)): sha256(path) for path in found}
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def tests_by_fold(members: list[Member]) -> dict[str, list[Predictions]]:
         if lost or not parts:
             where = f" in fold {shorten(lost)}" if parts else ""
             raise MissingTest(f"{member.path} has no test.npz{where}; `{member.command()}` writes it")
-    same_folds = len({folds.sha256(member.folds_csv()) for member in members}) == 1
+    same_folds = len({sha256(member.folds_csv()) for member in members}) == 1
     if not same_folds or any(parts.keys() != each[0].keys() for parts in each):
         each = [{OVER_FOLDS: mean(list(parts.values()))} for parts in each]
     ids = next(iter(each[0].values())).ids
@@ -193,7 +194,7 @@ def _check(member: Member, file: str) -> None:
     if member.is_ensemble:
         _check_ensemble(member)
         return
-    digest = folds.sha256(member.folds_csv()) if member.folds_csv().is_file() else "absent"
+    digest = sha256(member.folds_csv()) if member.folds_csv().is_file() else "absent"
     for fold in member.folds_with(file):
         _check_model(member, fold, digest)
 
@@ -214,7 +215,7 @@ def _check_model(member: Member, fold: str, folds_sha256: str) -> None:
             f"{card['folds_sha256'][:12]}): restore the file, or train the fold anew"
         )
     predicted = member.fold(fold) / "predicted.json"  # of predict.py: which model its predictions are of
-    if predicted.is_file() and json.loads(predicted.read_text(encoding="utf-8"))["model_sha256"] != folds.sha256(model):
+    if predicted.is_file() and json.loads(predicted.read_text(encoding="utf-8"))["model_sha256"] != sha256(model):
         raise UserError(f"{model} was changed after it had predicted; `{member.command()}` predicts anew")
     metric = member.config.competition.metric
     said, plain = card["scores"].get(f"val_{metric}"), member.fold(fold) / "oof.npz"
@@ -235,7 +236,7 @@ def _check_ensemble(member: Member) -> None:
     for part in (record | {"run": str(member.path)}, *record["members"]):
         for name, digest in part["files"].items():
             file = Path(part["run"]) / name
-            if file.is_file() and folds.sha256(file) != digest:
+            if file.is_file() and sha256(file) != digest:
                 raise UserError(f"{file} was changed after {member.path} was made; `{member.command()}` makes it anew")
 
 

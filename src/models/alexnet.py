@@ -26,7 +26,38 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-class AlexNet(nn.Module):
+class AlexNetHead(nn.Module):
+    """What stands above AlexNet's convolutions: a pooling to 6×6, two hidden layers, the classes. They give 256 maps."""
+
+    def add_head(self, drop_rate: float) -> None:
+        """After the convolutions, so that the layers are made, and draw their weights, from the image upwards."""
+        self.avgpool = nn.AdaptiveAvgPool2d((6, 6))
+        self.classifier = nn.Sequential(
+            nn.Dropout(drop_rate),
+            nn.Linear(256 * 6 * 6, 4096),
+            nn.ReLU(inplace=True),
+            nn.Dropout(drop_rate),
+            nn.Linear(4096, 4096),
+            nn.ReLU(inplace=True),
+            nn.Linear(4096, self.num_classes) if self.num_classes else nn.Identity(),
+        )
+
+    def get_classifier(self) -> nn.Module:
+        return self.classifier[6]
+
+    def reset_classifier(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.classifier[6] = nn.Linear(4096, num_classes) if num_classes else nn.Identity()
+
+    def forward_head(self, features: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        flat = torch.flatten(self.avgpool(features), 1)
+        return self.classifier[:6](flat) if pre_logits else self.classifier(flat)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.forward_head(self.forward_features(images))
+
+
+class AlexNet(AlexNetHead):
     """(n, 3, H, W) float → logits (n, num_classes). H and W from 63 pixels up; 224 in the lecture."""
 
     def __init__(self, num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.5) -> None:
@@ -52,24 +83,8 @@ class AlexNet(nn.Module):
             nn.ReLU(inplace=True),
             nn.MaxPool2d(kernel_size=3, stride=2),
         )
-        self.avgpool = nn.AdaptiveAvgPool2d((6, 6))
-        self.classifier = nn.Sequential(
-            nn.Dropout(drop_rate),
-            nn.Linear(256 * 6 * 6, 4096),
-            nn.ReLU(inplace=True),
-            nn.Dropout(drop_rate),
-            nn.Linear(4096, 4096),
-            nn.ReLU(inplace=True),
-            nn.Linear(4096, num_classes) if num_classes else nn.Identity(),
-        )
+        self.add_head(drop_rate)
         self.apply(_he_normal)
-
-    def get_classifier(self) -> nn.Module:
-        return self.classifier[6]
-
-    def reset_classifier(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.classifier[6] = nn.Linear(4096, num_classes) if num_classes else nn.Identity()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """timm's layer decay: the convolutions' layers, then those of the classifier."""
@@ -78,13 +93,6 @@ class AlexNet(nn.Module):
     def forward_features(self, images: torch.Tensor) -> torch.Tensor:
         """(n, 256, h, w): what the last pooling gives."""
         return self.features(images)
-
-    def forward_head(self, features: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        flat = torch.flatten(self.avgpool(features), 1)
-        return self.classifier[:6](flat) if pre_logits else self.classifier(flat)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.forward_head(self.forward_features(images))
 
 
 def _he_normal(module: nn.Module) -> None:

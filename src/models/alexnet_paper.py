@@ -7,6 +7,8 @@ import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
+from src.models.alexnet import AlexNetHead
+
 default_cfgs = generate_default_cfgs(
     {
         "alexnet_paper.untrained": {
@@ -25,7 +27,7 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-class AlexNetPaper(nn.Module):
+class AlexNetPaper(AlexNetHead):
     """(n, 3, 227, 227) float → logits (n, num_classes). Other sizes from 67 pixels up are pooled to the 6×6 of the paper.
 
     grouped: convolutions 2, 4 and 5 see only half of the maps, as on the paper's two GPUs: 60,965,224 parameters.
@@ -60,27 +62,14 @@ class AlexNetPaper(nn.Module):
             nn.ReLU(inplace=True),
             nn.MaxPool2d(kernel_size=3, stride=2),
         )
-        self.avgpool = nn.AdaptiveAvgPool2d((6, 6))
-        self.classifier = nn.Sequential(
-            nn.Dropout(drop_rate),
-            nn.Linear(256 * 6 * 6, 4096),
-            nn.ReLU(inplace=True),
-            nn.Dropout(drop_rate),
-            nn.Linear(4096, 4096),
-            nn.ReLU(inplace=True),
-            nn.Linear(4096, num_classes) if num_classes else nn.Identity(),
-        )
+        self.add_head(drop_rate)
         self.apply(_normal)
         # "the ReLUs with positive inputs" (section 5): the lecture's three convolutions, and the paper's two hidden layers
         for layer in (self.net[4], self.net[10], self.net[12], self.classifier[1], self.classifier[4]):
             nn.init.ones_(layer.bias)
 
-    def get_classifier(self) -> nn.Module:
-        return self.classifier[6]
-
     def reset_classifier(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.classifier[6] = nn.Linear(4096, num_classes) if num_classes else nn.Identity()
+        super().reset_classifier(num_classes)
         _normal(self.classifier[6])
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
@@ -90,13 +79,6 @@ class AlexNetPaper(nn.Module):
     def forward_features(self, images: torch.Tensor) -> torch.Tensor:
         """(n, 256, h, w): what the last pooling gives; 6×6 for 227 pixels."""
         return self.net(images)
-
-    def forward_head(self, features: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        flat = torch.flatten(self.avgpool(features), 1)
-        return self.classifier[:6](flat) if pre_logits else self.classifier(flat)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.forward_head(self.forward_features(images))
 
 
 def _response_norm() -> nn.LocalResponseNorm:

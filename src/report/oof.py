@@ -9,6 +9,7 @@ from src.competitions import metrics
 from src.competitions.predictions import concatenate
 from src.config import Config
 from src.errors import UserError
+from src.inference.check import out_of_fold_parts
 from src.inference.members import Member
 
 
@@ -57,14 +58,12 @@ def read(path: Path) -> Oof:
     """
     run = Member(path)
     config = run.config
-    plain, tta = run.oof(), run.oof("oof_tta.npz")
-    if not (plain or tta):
+    parts, with_tta = out_of_fold_parts(run)
+    if not parts:
         raise UserError(
             f"{path} has no out-of-fold rows to look at; `python train.py --config {path}/config.yaml --name {run.name} "
             "--fold 0` trains a fold that has some"
         )
-    with_tta = bool(tta) and plain.keys() <= tta.keys()  # an ensemble of predictions under TTA has these alone
-    parts = tta if with_tta else plain
     every = concatenate(list(parts.values()))
     folds = np.concatenate([np.full(len(part.ids), fold) for fold, part in parts.items()])
     labels = run.labels(every.ids, every.classes)

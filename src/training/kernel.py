@@ -15,7 +15,7 @@ from string import Template
 
 from src import config as configuration
 from src.competitions import kernels
-from src.config import REPOSITORY, Config, ConfigError, TrackingConfig
+from src.config import REPOSITORY, Config, ConfigError
 from src.errors import UserError
 from src.training.run import Run
 
@@ -128,10 +128,9 @@ def _weights(config: Config) -> Path | None:
 def _there(config: Config, weights: Path | None) -> Config:
     """The configuration as it runs on Kaggle: its own data and device, in time, without an account."""
     model = config.model.model_copy(update={"weights": f"weights/{weights.name}"} if weights else {})
-    data = config.data.model_copy(update={"root": None, "workers": None})
-    train = config.train.model_copy(update={"device": "auto", "max_minutes": config.train.max_minutes or MINUTES})
-    tracking = TrackingConfig(mode="disabled")
-    return config.model_copy(update={"model": model, "data": data, "train": train, "tracking": tracking})
+    there = kernels.elsewhere(config)
+    train = there.train.model_copy(update={"max_minutes": config.train.max_minutes or MINUTES})
+    return there.model_copy(update={"model": model, "train": train})
 
 
 def _packed_code() -> str:

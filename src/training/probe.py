@@ -25,7 +25,7 @@ from src.files import locked, replacing
 from src.models.backbone import ImageInput, head
 from src.models.folding import fold_norms
 from src.training.evaluation import over_images, see
-from src.views import View, read_views
+from src.views import View, keeping_views
 
 if TYPE_CHECKING:
     from src.training.fold import FoldData
@@ -82,7 +82,7 @@ def linear_head(model: nn.Module) -> nn.Linear:
 
 def views_of(config: Config) -> tuple[View, ...]:
     """The views in which a probe sees its images: those that keep their label."""
-    return read_views(" * ".join(("identity", *config.competition.label_preserving)))
+    return keeping_views(config.competition.label_preserving)
 
 
 def cached_features(
