@@ -68,6 +68,16 @@ def test_table(competition: CompetitionConfig, root: Path) -> pd.DataFrame:
     return table[["id", "path"]].reset_index(drop=True)
 
 
+def truth(competition: CompetitionConfig, root: Path) -> pd.DataFrame | None:
+    """id and label of the test rows whose label is known, by a solution_csv or by {label} in test_images; none: unknown."""
+    if competition.test_csv is None and "{label}" in competition.test_images:
+        return _listed_table(root, competition.test_images)[["id", "label"]]
+    if competition.solution_csv is None or not (root / competition.solution_csv).is_file():
+        return None
+    columns = {competition.id_column: "id", competition.label_column: "label"}
+    return read_csv(root / competition.solution_csv, list(columns)).rename(columns=columns)[["id", "label"]]
+
+
 def class_names(competition: CompetitionConfig, train: pd.DataFrame) -> tuple[str, ...]:
     """The classes in the order of the logits: the competition's own, or the sorted labels of its training table."""
     return competition.classes or tuple(sorted(train["label"].unique(), key=natural))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from src.competitions import archive, digits, kaggle, tables
+from src.competitions import archive, digits, kaggle, tables, torchvision_data
 from src.config import CompetitionConfig, Config
 from src.data import folds
 from src.errors import UserError
@@ -100,7 +100,7 @@ def audited(config: Config, prepared: Prepared, said: Callable[[str], None] = pr
 def prepare_and_report(config: Config, download: bool, said: Callable[[str], None] = print) -> None:
     """prepare.py's work: what was found, line by line, and folds.csv where there is something to train on."""
     if download:
-        kaggle.download(config.competition, locate(config))
+        _download(config.competition, locate(config))
     prepared = audited(config, prepare(config, said), said)
     for note in prepared.notes:
         said(note)
@@ -116,6 +116,13 @@ def prepare_and_report(config: Config, download: bool, said: Callable[[str], Non
     counts = " ".join(f"{count:,}" for count in table["fold"].value_counts().sort_index())
     where = path or f"{prepared.root} is read-only, so only each run keeps it"
     said(f"folds.csv: {len(table):,} rows in {config.data.folds} folds of {counts}; {where}")
+
+
+def _download(competition: CompetitionConfig, root: Path) -> None:
+    if competition.name not in torchvision_data.FILES:
+        kaggle.download(competition, root)
+    elif not (root / tables.prefix(competition.train_images)).is_dir():
+        torchvision_data.write(competition.name, root)
 
 
 def training_rows(config: Config, prepared: Prepared) -> pd.DataFrame:
@@ -200,14 +207,24 @@ def _unpacked_from_elsewhere(own: Path) -> bool:
 def _ready(config: Config, said: Callable[[str], None], needed: str) -> Path:
     """The folder in which the file or folder `needed` lies, after unpacking what is packed."""
     competition, root = config.competition, locate(config)
-    if competition.name == "digits" and not (root / needed).is_file():
-        digits.write(root)
-        said(f"digits: written to {root}")
     if root.is_dir() and any(root.glob("*.zip")):
         root = _unpacked(root, competition, said)
+    if not (root / needed).exists() and _written(competition.name, root):
+        said(f"{competition.name}: written to {root}")
     if not (root / needed).exists():
         raise UserError(_how_to_get(config, root, needed))
     return root
+
+
+def _written(name: str, root: Path) -> bool:
+    """Whether it is a competition whose pictures are written here, from what lies in its folder or came with a package."""
+    if name == "digits":
+        digits.write(root)
+    elif torchvision_data.at_hand(name, root):
+        torchvision_data.write(name, root)
+    else:
+        return False
+    return True
 
 
 def _unpacked(root: Path, competition: CompetitionConfig, said: Callable[[str], None]) -> Path:
@@ -226,6 +243,9 @@ def _how_to_get(config: Config, root: Path, absent: str) -> str:
     expected = [competition.train_csv, competition.test_csv, competition.sample_csv]
     expected = [name for name in expected if name] + [competition.train_images, competition.test_images]
     where = f"{root}: {absent} not found. Expected there: {', '.join(expected)} (or Kaggle's zip archives of them)."
+    if competition.name in torchvision_data.FILES:
+        file = torchvision_data.FILES[competition.name][0]
+        return f"{where} Or torchvision's {file}; `python prepare.py --config … --download` gets it"
     if competition.slug is None:
         return where
     url = f"https://www.kaggle.com/c/{competition.slug}/data"

@@ -17,7 +17,7 @@ from src.competitions import metrics
 from src.competitions.predictions import Predictions, mean
 from src.data import folds, prepare
 from src.errors import UserError
-from src.files import locked, replacing
+from src.files import locked, replacing, sha256
 from src.inference import blend, calibrate, ledger, paired, submission
 from src.inference.blend import Blend
 from src.inference.calibrate import Calibration
@@ -99,7 +99,7 @@ def _describe_rows(members: list[Member], rows: Rows, file: str) -> str:
     count = f"{len(rows.ids):,}" if len(rows.ids) == most else f"{len(rows.ids):,} of {most:,}"
     if len(members) == 1:
         return f"{members[0].path}: {count} out-of-fold rows {VIEWS[file]}"
-    same = len({folds.sha256(member.folds_csv()) for member in members}) == 1
+    same = len({sha256(member.folds_csv()) for member in members}) == 1
     split = "the same folds" if same else f"different folds, so those of {members[0].name} for the nested scores"
     return f"{len(members)} runs, {count} rows out-of-fold in all of them, {VIEWS[file]}; {split}"
 
@@ -305,8 +305,7 @@ def _submit(run: Member, members: list[Member], tested: Predictions, score: floa
     submission.write(submission.make(config.competition, tested), path, config.competition, tested.classes, wanted.tolist())
     said(f"{path}: {len(wanted):,} rows, every test row, in the sample's order; valid")
     ledger.enter(path, [member.name for member in members], run.recipe(), score)
-    solution = prepared.root / config.competition.solution_csv if config.competition.solution_csv else None
-    if solution is not None and solution.is_file():
-        value, count = submission.score(config.competition, tested, solution)
+    if (scored := submission.score(config.competition, tested, prepared.root)) is not None:
+        value, count = scored
         said(f"test {config.competition.metric} {value:.4f} (n={count})")
     return ""

@@ -17,9 +17,9 @@ from rich.console import Console
 from src.competitions.predictions import Predictions, mean
 from src.competitions.tables import class_indices, shorten
 from src.config import Config
-from src.data import folds, prepare
+from src.data import prepare
 from src.errors import UserError
-from src.files import replacing
+from src.files import replacing, sha256
 from src.inference import check, ledger, paired, plausibility, submission, tta
 from src.inference.members import Member
 from src.inference.tta import Tta
@@ -27,7 +27,7 @@ from src.models import backbone
 from src.models.folding import load_folded
 from src.training import tracking
 from src.training.device import choose_device
-from src.training.run import Run, cross_validation
+from src.training.run import CrossValidation, Run, cross_validation
 from src.views import IDENTITY
 
 
@@ -69,16 +69,17 @@ def predict_run(run: Run, config: Config, partial: bool, said: Callable[[str], N
     path = Path("submissions") / (f"{run.name}.partial.csv" if partial else f"{run.name}.csv")
     table = submission.make(config.competition, tested)
     submission.write(table, path, config.competition, tested.classes, test["id"].tolist())
+    cv = cross_validation(run, config.competition.metric, "oof_tta.npz")
     if not partial:
-        _enter(plan, trained, table, path, said)
-    _say_scores(plan, tested, path, partial, said)
+        _enter(plan, trained, table, path, cv, said)
+    _say_scores(plan, tested, path, partial, cv, said)
     return path
 
 
 def check_models(run: Run, config: Config, trained: list[str]) -> None:
     """The run's models are of this competition, agree on the classes, and belong to the run's folds.csv."""
     cards = {fold: backbone.read_card(run.fold(fold) / "model.safetensors") for fold in trained}
-    digest = folds.sha256(run.folds_csv()) if run.folds_csv().is_file() else "absent"
+    digest = sha256(run.folds_csv()) if run.folds_csv().is_file() else "absent"
     first = next(iter(cards.values()))
     for fold, card in cards.items():
         file = run.fold(fold) / "model.safetensors"
@@ -140,8 +141,7 @@ def _predict_fold(plan: Plan, fold: str, said: Callable[[str], None]) -> Predict
 
 def _made_of(plan: Plan, fold: str) -> dict[str, Any]:
     """All that decides a fold's predictions: the model's bytes, the views, the rows with their images' sizes and times."""
-    with open(plan.run.fold(fold) / "model.safetensors", "rb") as file:
-        model = hashlib.file_digest(file, "sha256").hexdigest()
+    model = sha256(plan.run.fold(fold) / "model.safetensors")
     rows = hashlib.sha256()
     for id, path in zip(plan.test["id"], plan.test["path"], strict=True):
         known = (plan.prepared.root / path).stat()
@@ -166,10 +166,11 @@ def _held_out(plan: Plan, fold: str) -> pd.DataFrame:
     return known.loc[ids, ["path", "label"]].reset_index()
 
 
-def _enter(plan: Plan, trained: list[str], table: pd.DataFrame, path: Path, said: Callable[[str], None]) -> None:
+def _enter(
+    plan: Plan, trained: list[str], table: pd.DataFrame, path: Path, cv: CrossValidation | None, said: Callable[[str], None]
+) -> None:
     """The submission's row in the ledger, what it should score, and what is odd about it."""
     run, competition = plan.run, plan.config.competition
-    cv = cross_validation(run, competition.metric, "oof_tta.npz")
     views = f"; TTA {', '.join(map(str, plan.tta.views))}" if len(plan.tta.views) > 1 else ""
     ledger.enter(path, [run.name], f"mean of folds {', '.join(trained)}{views}", cv.oof if cv else None)
     if line := check.expectation(run, competition):
@@ -178,11 +179,13 @@ def _enter(plan: Plan, trained: list[str], table: pd.DataFrame, path: Path, said
         said(f"warning: {odd}")
 
 
-def _say_scores(plan: Plan, tested: Predictions, path: Path, partial: bool, said: Callable[[str], None]) -> None:
+def _say_scores(
+    plan: Plan, tested: Predictions, path: Path, partial: bool, cv: CrossValidation | None, said: Callable[[str], None]
+) -> None:
     """OOF without and with TTA, the file, and where the solution is known the test score."""
     run, competition = plan.run, plan.config.competition
     metric = competition.metric
-    before, cv = cross_validation(run, metric), cross_validation(run, metric, "oof_tta.npz")
+    before = cross_validation(run, metric)
     tracker = tracking.track(plan.config, run.name, "cv", run.path, None, said)
     if before is not None and cv is not None:
         if len(plan.tta.views) > 1:
@@ -193,9 +196,8 @@ def _say_scores(plan: Plan, tested: Predictions, path: Path, partial: bool, said
     share = "the test rows that have an image" if partial else "every test row, in the sample's order"
     said(f"{path}: {len(tested.ids):,} rows, {share}{'; PARTIAL: Kaggle would refuse it' if partial else '; valid'}")
     tracker.log_artifact(f"{run.name}-submission", "submission", [path])
-    solution = plan.prepared.root / competition.solution_csv if competition.solution_csv else None
-    if solution is not None and solution.is_file() and not partial:
-        value, rows = submission.score(competition, tested, solution)
+    if not partial and (scored := submission.score(competition, tested, plan.prepared.root)) is not None:
+        value, rows = scored
         said(f"test {metric} {value:.4f} (n={rows})")
         tracker.summarize({f"test_{metric}": value})
     tracker.finish()

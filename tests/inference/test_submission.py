@@ -452,7 +452,7 @@ def test_it_is_scored_by_the_competitions_metric_matched_by_id(tmp_path: Path):
     solution = pd.DataFrame({"id": [str(i) for i in range(9)], "label": labels.astype(str)})
     solution.to_csv(tmp_path / "solution.csv", index=False)
     guessed = [predicted.logits[predicted.ids.tolist().index(str(i))].argmax() for i in range(9)]
-    value, rows = submission.score(DIGITS, predicted, tmp_path / "solution.csv")
+    value, rows = submission.score(DIGITS, predicted, tmp_path)
     assert (value, rows) == (pytest.approx(accuracy_score(labels, guessed)), 9)
 
 

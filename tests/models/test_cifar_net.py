@@ -43,3 +43,13 @@ def test_dropout_acts_in_training_only_and_only_where_asked_for():
 def test_it_is_the_class_that_timm_makes_by_name():
     assert isinstance(timm.create_model("cifar_net", num_classes=4), cifar_net.CifarNet)
     assert timm.create_model("cifar_net").pretrained_cfg["input_size"] == (3, 32, 32)
+
+
+def test_normalisation_layers_are_an_option_that_leaves_the_lectures_network_as_it_is():
+    plain, normed = timm.create_model("cifar_net"), timm.create_model("cifar_net", norm=True)
+    assert not any("norm" in name for name in plain.state_dict())
+    assert sum(p.numel() for p in normed.parameters()) - sum(p.numel() for p in plain.parameters()) == 2 * (6 + 16 + 120 + 84)
+    seen: list[torch.Tensor] = []
+    normed.norm1.register_forward_hook(lambda _, __, given: seen.append(given))
+    normed.train()(torch.rand(64, 3, 32, 32))
+    torch.testing.assert_close(seen[0].mean(dim=(0, 2, 3)), torch.zeros(6), atol=1e-5, rtol=0)

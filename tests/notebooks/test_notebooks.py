@@ -1,0 +1,45 @@
+"""Every notebook runs from its first cell to its last in its light form, and what is kept of its outputs is small and whole."""
+
+import os
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from conftest import REPOSITORY
+
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+MOST_BYTES = 600_000
+
+
+def test_the_lectures_have_their_ten_notebooks() -> None:
+    assert [path.name[:2] for path in NOTEBOOKS] == [f"{number:02d}" for number in range(1, 11)]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_runs_without_data_network_or_account(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LIGHT", "1")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(path.parent)}}).execute()
+    assert not any(output["output_type"] == "error" for cell in _code(notebook) for output in cell["outputs"])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_is_kept_is_the_outputs_of_one_run_in_order(path: Path) -> None:
+    code = _code(nbformat.read(path, as_version=4))
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    assert any(cell["outputs"] for cell in code)
+    assert path.stat().st_size < MOST_BYTES
+    kept = path.read_text()
+    assert str(REPOSITORY) not in kept
+    assert not re.search(r"/(tmp|home|root|Users)/\w", kept)
+    assert os.environ.get("WANDB_API_KEY", "no key") not in kept
+
+
+def _code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
