@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 LIGHT = os.environ.get("LIGHT", "0") != "0"
 os.chdir(tempfile.mkdtemp(prefix="lesson-") if LIGHT else REPOSITORY)
 sys.path.insert(0, str(REPOSITORY))
+warnings.filterwarnings(
+    "ignore", message="IProgress not found"
+)  # tqdm's wish for ipywidgets
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -81,9 +85,11 @@ def command(line: str) -> None:
     """Run a verb, as in command("train.py --fold 0"), and print what it says. Raises RuntimeError where it fails."""
     verb, *arguments = line.split()
     print(f"$ python {line}")
+    plain = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "CLICOLOR_FORCE")}
     done = subprocess.run(
-        [sys.executable, str(REPOSITORY / verb), *arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+        [sys.executable, str(REPOSITORY / verb), *arguments],
+        env=plain | {"TERM": "dumb"}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
     print(done.stdout)
     if done.returncode:
         raise RuntimeError(f"{verb} ended with {done.returncode}")

@@ -18,7 +18,7 @@ def test_dogs_vs_cats_from_files_to_a_valid_submission(command, tmp_path: Path):
     write_dogs_vs_cats(tmp_path / "data/dogs_vs_cats")
     trained = command("train.py", "--config", DOGS, "--fold", "0", "--data.folds", "2", "--name", "dogs", *TINY_MODEL, *QUICK)
     assert trained.returncode == 0, trained.stderr
-    assert "40 training rows (Kaggle has 25,000)" in trained.stdout
+    assert "40 training rows (in full 25,000)" in trained.stdout
     joined = command("train.py", "--config", DOGS, "--fold", "1", "--data.folds", "2", "--name", "dogs", *TINY_MODEL, *QUICK)
     assert joined.returncode == 0, joined.stderr
     assert "over 2 folds" in joined.stdout

@@ -279,7 +279,7 @@ def _look_for_images(table: pd.DataFrame, pattern: str, root: Path, part: str, n
 
 
 def _count(part: str, rows: int, expected: int | None) -> str:
-    note = f" (Kaggle has {expected:,})" if expected is not None and rows != expected else ""
+    note = f" (in full {expected:,})" if expected is not None and rows != expected else ""
     return f"{rows:,} {part} rows{note}"
 
 

@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from src.competitions.tables import read_csv
 from src.config import Config
 from src.data import audit, prepare
+from src.data.image import ImageError, read
 from src.errors import UserError
 from src.report import pictures
 
@@ -23,6 +25,13 @@ class Album:
     def thumbnail(self, id: str) -> str | None:
         """The row's picture as a data URI; None where there is none that can be read."""
         return pictures.thumbnail(self.paths[id]) if id in self.paths else None
+
+    def photograph(self, id: str) -> np.ndarray | None:
+        """The row's picture (H, W, 3) RGB uint8; None where there is none that can be read."""
+        try:
+            return read(self.paths[id]) if id in self.paths else None
+        except ImageError:
+            return None
 
     def kinds(self, id: str) -> list[str]:
         """What the audit found of this row."""

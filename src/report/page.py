@@ -1,6 +1,6 @@
 """compare.py --report: one HTML page that explains a run, or compares two, with nothing to fetch from elsewhere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +42,10 @@ _templates.filters["signed"] = signed
 
 
 class Tile(NamedTuple):
-    """A row with its picture and what is said below it; other: the class beside the label; findings: the audit's."""
+    """A row with its picture and what is said below it; other: the class beside the label; findings: the audit's.
+
+    maps: a class, and the picture under what speaks for it, None where nothing does; empty where no map was made.
+    """
 
     id: str
     picture: str | None
@@ -50,6 +53,7 @@ class Tile(NamedTuple):
     other: str
     figure: str
     findings: list[str]
+    maps: Sequence[tuple[str, str | None]] = ()
 
 
 class Cell(NamedTuple):
@@ -91,6 +95,7 @@ def _of_run(oof: Oof, album: Album) -> dict[str, Any]:
     suspects = noise.suspects(oof.labels, oof.probabilities)
     wrong = np.flatnonzero(~oof.correct)
     worst = wrong[np.argsort(-oof.probabilities[wrong, oof.predicted[wrong]], kind="stable")][:TILES]
+    maps, without_maps = _maps(oof, album, worst)
     histories = _histories(oof)
     return {
         "oof": oof,
@@ -103,7 +108,8 @@ def _of_run(oof: Oof, album: Album) -> dict[str, Any]:
         "pairs": scores.confused_pairs(oof),
         "classes": list(scores.by_class(oof).itertuples()),
         "worst_classes": WORST_CLASSES,
-        "mistakes": [_tile(oof, album, row, oof.predicted[row]) for row in worst],
+        "mistakes": [_tile(oof, album, row, oof.predicted[row], maps.get(row, ())) for row in worst],
+        "without_maps": without_maps,
         "wrong": len(wrong),
         "suspects": [_tile(oof, album, row.row, row.suggested) for row in suspects.head(TILES).itertuples()],
         "listed": _listed(oof, suspects[TILES : TILES + LISTED]),
@@ -111,6 +117,15 @@ def _of_run(oof: Oof, album: Album) -> dict[str, Any]:
         "audit": album.summary(),
         "knobs": [] if oof.run.is_ensemble else _knobs(oof.config),
     }
+
+
+def _maps(oof: Oof, album: Album, rows: np.ndarray) -> tuple[dict[int, list[tuple[str, str | None]]], list[str]]:
+    """As attention.look gives them; none where there are no pictures or no mistakes."""
+    if not (album.paths and len(rows)):
+        return {}, []
+    from src.report import attention  # here: it imports torch, which takes seconds
+
+    return attention.look(oof, album, rows)
 
 
 def _of_pair(pair: paired.Paired, album: Album) -> dict[str, Any]:
@@ -181,10 +196,10 @@ def _cell(rows: int, total: int, label: str, predicted: str, classes: int) -> Ce
     return Cell(strength, percent if classes > COUNTED else f"{rows:,}", _percent(share), title)
 
 
-def _tile(oof: Oof, album: Album, row: int, other: int) -> Tile:
+def _tile(oof: Oof, album: Album, row: int, other: int, maps: Sequence[tuple[str, str | None]] = ()) -> Tile:
     id = str(oof.ids[row])
     figure = _percent(oof.probabilities[row, other])
-    return Tile(id, album.thumbnail(id), oof.classes[oof.labels[row]], oof.classes[other], figure, album.kinds(id))
+    return Tile(id, album.thumbnail(id), oof.classes[oof.labels[row]], oof.classes[other], figure, album.kinds(id), maps)
 
 
 def _tile_of_two(pair: paired.Paired, album: Album, row: int, gain: float) -> Tile:

@@ -67,11 +67,19 @@ def reliability_diagram(table: pd.DataFrame) -> str:
 def thumbnail(path: Path) -> str | None:
     """The picture as a data URI, at most SIDE pixels wide and high; None where it can't be read."""
     try:
-        image = read(path)
+        return data_uri(shrunk(read(path)))
     except ImageError:
         return None
+
+
+def shrunk(image: np.ndarray) -> np.ndarray:
+    """The image (H, W, 3) uint8 at most SIDE pixels wide and high, in its own shape; a smaller one as it is."""
     scale = min(1.0, SIDE / max(image.shape[:2]))
-    image = resize(image, *(max(1, round(side * scale)) for side in image.shape[:2])) if scale < 1 else image
+    return resize(image, *(max(1, round(side * scale)) for side in image.shape[:2])) if scale < 1 else image
+
+
+def data_uri(image: np.ndarray) -> str:
+    """The image (H, W, 3) RGB uint8 as a JPEG within the page's text."""
     encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
     return f"data:image/jpeg;base64,{base64.b64encode(encoded).decode()}"
 

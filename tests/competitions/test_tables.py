@@ -231,6 +231,22 @@ def test_shopees_placeholder_category_of_the_test_rows_is_not_taken_for_a_class(
 # Names and order
 
 
+def test_known_test_labels_come_from_the_solution_or_from_the_test_rows_own_paths(tmp_path):
+    (tmp_path / "solution.csv").write_text("id,label,usage\n07,cat,Public\n1,dog,Private\n")
+    solved = competition(test_csv="test.csv", solution_csv="solution.csv")
+    assert tables.truth(solved, tmp_path).to_dict("list") == {"id": ["07", "1"], "label": ["cat", "dog"]}
+    touch(tmp_path, "test/dog/2.jpg", "test/cat/10.jpg", "test/cat/3.jpg")
+    listed = competition(test_csv=None, test_images="test/{label}/{number}.jpg")
+    truth = tables.truth(listed, tmp_path)
+    assert dict(zip(truth["id"], truth["label"], strict=True)) == {"cat/3": "cat", "cat/10": "cat", "dog/2": "dog"}
+    assert truth["id"].tolist() == tables.test_table(listed, tmp_path)["id"].tolist()
+
+
+@pytest.mark.parametrize("fields", [{"test_csv": "test.csv"}, {"test_csv": "test.csv", "solution_csv": "absent.csv"}])
+def test_where_kaggle_alone_knows_the_test_labels_there_is_no_truth(tmp_path, fields):
+    assert tables.truth(competition(**fields), tmp_path) is None
+
+
 @pytest.mark.parametrize(
     "labels, classes",
     [(["10", "2", "1", "2"], ("1", "2", "10")), (["b", "a"], ("a", "b")), (["1", "01", "00"], ("00", "01", "1"))],

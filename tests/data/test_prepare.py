@@ -11,6 +11,7 @@ import yaml
 
 from conftest import SHARED, write_dogs_vs_cats, write_image
 from src import config as configuration
+from src.competitions import torchvision_data
 from src.config import CompetitionConfig, Config, DataConfig, built_in
 from src.data import folds, prepare
 from src.data.image import fit, read
@@ -81,9 +82,9 @@ def prepared(given: Config) -> tuple[Prepared, list[str]]:
     return prepare.prepare(given, said.append), said
 
 
-def reported(given: Config) -> str:
+def reported(given: Config, download: bool = False) -> str:
     said: list[str] = []
-    prepare_and_report(given, download=False, said=said.append)
+    prepare_and_report(given, download, said.append)
     return "\n".join(said)
 
 
@@ -215,7 +216,7 @@ def test_counts_are_stated_and_compared_with_kaggles(workplace):
     dogs_vs_cats(workplace / "data/dogs_vs_cats")
     found, _ = prepared(config())
     assert found.notes == (
-        "dogs_vs_cats: 12 training rows (Kaggle has 25,000), 4 test rows (Kaggle has 12,500), in data/dogs_vs_cats",
+        "dogs_vs_cats: 12 training rows (in full 25,000), 4 test rows (in full 12,500), in data/dogs_vs_cats",
         "classes: cat 6, dog 6",
     )
     assert found.classes == ("cat", "dog")
@@ -344,6 +345,24 @@ def test_digits_are_written_when_they_are_first_asked_for(workplace):
     assert found.notes[0] == "digits: 1,437 training rows, 360 test rows, in data/digits"
     assert found.train["found"].all()
     assert prepared(config("digits"))[1] == []
+
+
+@pytest.mark.parametrize("name, file", [("mnist", "raw/train-images-idx3-ubyte.gz"), ("cifar10", "cifar-10-python.tar.gz")])
+def test_the_lectures_data_are_written_from_torchvisions_files_or_asked_for(name, file, workplace, monkeypatch):
+    said = refusal(lambda: prepared(config(name)))
+    assert said.startswith(f"data/{name}: train/ not found")
+    assert said.endswith(f"Or torchvision's {file}; `python prepare.py --config … --download` gets it")
+
+    def write(name: str, root: Path) -> None:
+        touch(root, *(f"{part}/{label}/{i}.png" for part in ("train", "test") for label in built_in(name).classes for i in (1, 2)))
+
+    monkeypatch.setattr(torchvision_data, "write", write)
+    touch(workplace / "data" / name, file)
+    found, told = prepared(config(name))
+    assert told == [f"{name}: written to data/{name}"]
+    assert (len(found.train), len(found.test)) == (20, 20)
+    shutil.rmtree(workplace / "data" / name)
+    assert reported(config(name), download=True).startswith(f"{name}: 20 training rows (in full ")
 
 
 # A competition by YAML alone

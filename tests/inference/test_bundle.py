@@ -128,7 +128,7 @@ def test_without_a_sample_the_images_are_the_rows_and_it_says_so(
     assert ids == ["id", *map(str, range(1, 12))]
     told = capsys.readouterr().out
     assert "sample_submission.csv is not there: the rows are those of the test images" in told
-    assert "11 test rows (Kaggle has 12,500)" in told
+    assert "11 test rows (in full 12,500)" in told
 
 
 def test_a_folder_without_the_competition_is_refused_with_what_is_expected(made: Path, tmp_path: Path):

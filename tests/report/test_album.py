@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conftest import write_dogs_vs_cats
+from src.data.image import read
 from src.report.album import Album, open_album
 from tiny_runs import tiny
 
@@ -28,6 +30,14 @@ def test_every_training_row_has_its_picture(album: Album):
     assert album.thumbnail("cat.0").startswith("data:image/jpeg;base64,")
     assert album.thumbnail("cat.0") != album.thumbnail("dog.0")
     assert album.thumbnail("cat.9") is None
+
+
+def test_a_photograph_is_the_file_as_it_is_and_none_where_it_can_not_be_read(album: Album):
+    assert album.photograph("cat.0").shape == (24, 32, 3)
+    assert np.array_equal(album.photograph("cat.0"), read(album.paths["cat.0"]))
+    album.paths["dog.0"].write_bytes(b"no picture")
+    assert album.photograph("dog.0") is None
+    assert album.photograph("cat.9") is None
 
 
 def test_the_audits_findings_of_training_rows_are_summed_up_the_gravest_kind_first(album: Album):

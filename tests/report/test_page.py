@@ -11,7 +11,7 @@ import pytest
 
 from conftest import write_dogs_vs_cats
 from src.errors import UserError
-from src.report import page
+from src.report import attention, page
 from src.training import tracking
 from written_runs import write_run
 
@@ -90,6 +90,35 @@ def test_mistakes_stand_with_their_pictures_the_surest_first(one):
         ("cat", "dog", "cat.7", ""),
     ]
     assert float(ids[2][2]) == pytest.approx(100 / (1 + np.exp(-0.2)), abs=0.06)
+
+
+def test_maps_stand_beside_the_mistakes_and_where_there_are_none_the_page_says_why(
+    dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = run_of_dogs(tmp_path / "run", dogs, {"dog.3": 9, "cat.5": 6})
+    asked = []
+
+    def look(oof, album, rows):
+        asked.append(oof.ids[rows].tolist())
+        return {rows[0]: [("cat", "data:image/jpeg;base64,AAAA"), ("dog", None)]}, ["fold 0: its model is lost"]
+
+    monkeypatch.setattr(attention, "look", look)
+    shown = section(written(run)[0], "mistakes")
+    assert asked == [["dog.3", "cat.5"]]  # no other row costs anything
+    assert re.search(
+        r"\[picture\] \[picture\] for cat nothing for dog dog, taken for cat [\d.]+\s% · dog\.3 leak \[picture\] cat,", shown
+    )
+    assert "Without maps: fold 0: its model is lost" in shown
+    assert "Grad-CAM" in shown
+
+
+def test_without_a_model_the_mistakes_stand_without_maps(one):
+    shown = section(one[0], "mistakes")
+    assert re.search(
+        r"Without maps: fold 0: .*: no such model; .*; fold 1: .*one/fold-1/model\.safetensors: no such model; train", shown
+    )
+    assert "Grad-CAM" not in shown
+    assert "wide" not in one[0].partition("</style>")[2]
 
 
 def test_only_labels_contradicted_with_confidence_are_suspect(one):
