@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from src.errors import UserError
-from src.files import locked, replacing
+from src.files import locked, replacing, sha256
 
 
 def test_a_file_is_replaced_when_it_is_whole(tmp_path: Path):
@@ -40,3 +40,8 @@ def test_a_folder_has_one_writer_and_is_free_again_when_that_is_killed(tmp_path:
     other.join()
     with locked(tmp_path / "fold-0"):
         assert list((tmp_path / "fold-0").iterdir()) == []
+
+
+def test_a_files_digest_is_that_of_its_bytes(tmp_path: Path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.views import IDENTITY, View, forbidden, read_views
+from src.views import IDENTITY, View, forbidden, keeping_views, read_views
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,9 @@ def test_what_turns_or_mirrors_needs_the_competitions_word():
     assert forbidden("hflip * turns * scales(1.0, 1.1)", ("hflip", "turns")) == []
     assert forbidden("crops(1.2)", ()) == []
     assert str(View(scale=1.5, mirrored=True)) == "scale 1.5 hflip"
+
+
+def test_what_keeps_a_label_is_looked_at_in_every_combination_the_image_as_it_is_first():
+    assert keeping_views(()) == (View(),)
+    assert keeping_views(("hflip",)) == (View(), View(mirrored=True))
+    assert len(set(keeping_views(("hflip", "turns")))) == 8

@@ -9,7 +9,7 @@ from pathlib import Path
 from src.competitions import kaggle
 from src.config import Config
 from src.errors import UserError
-from src.files import replacing
+from src.files import replacing, sha256
 from src.inference import check, ledger
 from src.training import tracking
 from src.training.run import Run
@@ -38,7 +38,7 @@ def submit(run: Run, config: Config, message: str, again: bool, said: Callable[[
     rows = check.check_file(path, config, run, said)
     if competition.expected_test not in (None, rows):
         raise UserError(f"{path} is for the {rows:,} test rows that are here; Kaggle wants all {competition.expected_test:,}")
-    digest = ledger.sha256(path)
+    digest = sha256(path)
     with ledger.handing_in(path, [run.name], again):
         kaggle.submit(competition, path, f"{message or run.name} {_tag(digest)}")
     said(f"{path}: handed in to {competition.slug}")

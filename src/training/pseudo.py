@@ -8,9 +8,9 @@ import pandas as pd
 
 from src.competitions.predictions import Predictions
 from src.config import Config
-from src.data import folds
 from src.data.prepare import Prepared
 from src.errors import UserError
+from src.files import sha256
 from src.training.run import Run
 
 PREFIX = "pseudo:"  # of their ids: Redux's test rows 1, 2, … must not meet training rows of the same name
@@ -25,7 +25,7 @@ def taught_rows(teacher: Run, config: Config, fold: str, prepared: Prepared, fol
     file = teacher.fold(fold) / "test.npz"
     if not file.is_file():
         raise UserError(f"{key}: {file} is not there; train fold {fold} of that run, then `python predict.py {teacher.path}`")
-    if folds.sha256(teacher.folds_csv()) != folds_sha256:
+    if sha256(teacher.folds_csv()) != folds_sha256:
         raise UserError(f"{key}: {teacher.path} has other folds: its models may have seen the rows that validate here")
     if prepared.test is None:
         raise UserError(f"{key}: {prepared.root} has no test rows")

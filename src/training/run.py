@@ -16,7 +16,7 @@ from src.competitions.tables import class_indices
 from src.config import REPOSITORY, Config
 from src.data import folds
 from src.errors import UserError
-from src.files import locked, replacing
+from src.files import locked, replacing, sha256
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "scikit-learn", "numpy", "pandas")
 
@@ -76,7 +76,7 @@ class Run:
                 else f"it has {len(was):,} rows, the data now {len(table):,}, or other ids"
             )
             raise UserError(f"{self.folds_csv()} is not what the data gives now: {what}; --name NAME starts another run")
-        return folds.sha256(self.folds_csv())
+        return sha256(self.folds_csv())
 
     def oof(self, file: str = "oof.npz") -> dict[str, Predictions]:
         """The out-of-fold predictions of every fold that has them."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from conftest import REPOSITORY
 from src.competitions import kernels
+from src.config import Config, DataConfig, TrackingConfig, TrainConfig
 from src.errors import UserError
 
 
@@ -132,3 +133,10 @@ def test_a_file_of_the_folders_name_is_refused(tmp_path: Path):
     (tmp_path / "out").write_text("x")
     with pytest.raises(UserError, match="there is a file of this name"):
         fill(tmp_path / "out", "new")
+
+
+def test_what_belongs_to_this_machine_and_account_stays_here():
+    data = DataConfig(root="/mnt/disk", workers=3, folds=7)
+    train = TrainConfig(device="cuda:1", epochs=2)
+    away = kernels.elsewhere(Config(data=data, train=train, tracking=TrackingConfig(mode="online", entity="us")))
+    assert away == Config(data=DataConfig(folds=7), train=TrainConfig(epochs=2), tracking=TrackingConfig(mode="disabled"))

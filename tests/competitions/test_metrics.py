@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from src.competitions.metrics import HIGHER_IS_BETTER, score
+from src.competitions.metrics import HIGHER_IS_BETTER, interval, score
 from src.config import CompetitionConfig
 
 NAMES = get_args(CompetitionConfig.model_fields["metric"].annotation)
@@ -93,3 +93,18 @@ def test_the_order_of_the_rows_does_not_matter(name):
     labels, probabilities = drawn(3, 0)
     order = np.random.default_rng(1).permutation(len(labels))
     assert score(name, labels[order], probabilities[order]) == pytest.approx(score(name, labels, probabilities))
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_distribution_where_rows_are_many():
+    parts = np.random.default_rng(1).normal(3, 2, 4000)
+    low, high = interval(len(parts), parts, lambda _: math.nan)
+    error = 1.96 * parts.std() / len(parts) ** 0.5
+    assert low == pytest.approx(parts.mean() - error, abs=0.1 * error)
+    assert high == pytest.approx(parts.mean() + error, abs=0.1 * error)
+    assert interval(len(parts), parts, lambda _: math.nan) == (low, high), "seeded"
+
+
+def test_the_interval_of_a_metric_of_all_rows_asks_for_it_anew_each_time():
+    values = np.arange(100.0)
+    low, high = interval(100, None, lambda rows: float(np.median(values[rows])))
+    assert 30 < low < 49.5 < high < 70

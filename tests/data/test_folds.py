@@ -8,8 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from src.data.folds import COLUMNS, check_folds, make_folds, read_folds, sha256, write_folds
+from src.data.folds import COLUMNS, check_folds, make_folds, read_folds, write_folds
 from src.errors import UserError
+from src.files import sha256
 
 
 def rows(counts: dict[str, int], groups: list[str] | None = None) -> pd.DataFrame:

@@ -354,7 +354,9 @@ def test_the_lectures_data_are_written_from_torchvisions_files_or_asked_for(name
     assert said.endswith(f"Or torchvision's {file}; `python prepare.py --config … --download` gets it")
 
     def write(name: str, root: Path) -> None:
-        touch(root, *(f"{part}/{label}/{i}.png" for part in ("train", "test") for label in built_in(name).classes for i in (1, 2)))
+        touch(
+            root, *(f"{part}/{label}/{i}.png" for part in ("train", "test") for label in built_in(name).classes for i in (1, 2))
+        )
 
     monkeypatch.setattr(torchvision_data, "write", write)
     touch(workplace / "data" / name, file)

@@ -16,7 +16,8 @@ from sklearn.metrics import log_loss
 from src import config as configuration
 from src.competitions.predictions import Predictions, concatenate, mean
 from src.errors import UserError
-from src.inference import calibrate, ensemble, members
+from src.files import sha256
+from src.inference import calibrate, ensemble
 from src.inference.blend import Blend
 from src.inference.calibrate import Calibration
 from src.inference.members import Member
@@ -109,7 +110,7 @@ def trust(model: Path, run: Path) -> None:
     """Let a model's card agree with its folder again, as if it had been trained on it."""
     from safetensors.numpy import save_file
 
-    card = {"folds_sha256": members.folds.sha256(run / "folds.csv"), "scores": {}}
+    card = {"folds_sha256": sha256(run / "folds.csv"), "scores": {}}
     save_file({"w": np.zeros(4)}, model, metadata={"card": json.dumps(card)})
 
 
@@ -338,7 +339,7 @@ def test_a_model_that_is_not_the_one_whose_rows_these_are(root: Path):
 
 def test_a_model_that_was_changed_after_it_had_predicted(root: Path):
     a, b = two_runs(root)
-    digest = members.folds.sha256(b / "fold-2/model.safetensors")
+    digest = sha256(b / "fold-2/model.safetensors")
     (b / "fold-2/predicted.json").write_text(json.dumps({"model_sha256": digest}))
     make(a, b, name="sound")
     with open(b / "fold-2/model.safetensors", "r+b") as file:

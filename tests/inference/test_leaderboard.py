@@ -12,6 +12,7 @@ from conftest import write_dogs_vs_cats
 from src.competitions.predictions import Predictions
 from src.config import Config, TrackingConfig
 from src.errors import UserError
+from src.files import sha256
 from src.inference import leaderboard, ledger, submission
 from src.training.run import Run
 from tiny_runs import tiny
@@ -72,7 +73,7 @@ def rows() -> list[dict[str, str]]:
 
 def listed(public: str = "", private: str = "", status: str = "COMPLETE") -> str:
     """The shell line that lists another's file and run's mine.csv, a warning above them."""
-    tag = f"[sha256 {ledger.sha256(Path('submissions/mine.csv'))[:12]}]"
+    tag = f"[sha256 {sha256(Path('submissions/mine.csv'))[:12]}]"
     rows = [
         "Warning: a newer version is available", HEADER, "2,mine.csv,2026,by hand,SubmissionStatus.COMPLETE,0.9,0.9",
         f'1,mine.csv,2026,"mobilenet, 5 folds {tag}",SubmissionStatus.{status},{public},{private}',
@@ -87,7 +88,7 @@ def test_a_valid_file_is_handed_in_and_its_score_recorded_everywhere(run: Run, c
     client(list=listed("0.0612"))
     said: list[str] = []
     leaderboard.submit(run, config, "mobilenet, 5 folds", False, said.append)
-    digest = ledger.sha256(Path("submissions/mine.csv"))
+    digest = sha256(Path("submissions/mine.csv"))
     assert calls(tmp_path)[0] == (
         "-m kaggle competitions submit -c dogs-vs-cats-redux-kernels-edition -f submissions/mine.csv "
         f"-m mobilenet, 5 folds [sha256 {digest[:12]}]"

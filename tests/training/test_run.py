@@ -16,6 +16,7 @@ from src.competitions.predictions import Predictions
 from src.config import REPOSITORY, Config
 from src.data import folds
 from src.errors import UserError
+from src.files import sha256
 from src.training.run import Run, cross_validation, default_name
 from tiny_runs import tiny
 
@@ -48,7 +49,7 @@ def test_nothing_is_written_before_it_is_joined(tmp_path: Path):
 def test_joining_first_writes_the_configuration_and_the_folds(run: Run):
     assert {file.name for file in run.path.iterdir()} == {"config.yaml", "folds.csv"}
     assert folds.read_folds(run.folds_csv()).equals(table())
-    assert run.join(Config(), table(), "another device") == folds.sha256(run.folds_csv())
+    assert run.join(Config(), table(), "another device") == sha256(run.folds_csv())
 
 
 def test_the_configuration_says_with_what_it_was_made(run: Run):
@@ -99,7 +100,7 @@ def test_knobs_that_change_no_result_may_differ(run: Run):
         },
         {},
     )
-    assert run.join(other, table(), "a device") == folds.sha256(run.folds_csv())
+    assert run.join(other, table(), "a device") == sha256(run.folds_csv())
 
 
 def test_rows_in_other_folds_are_refused(run: Run):
