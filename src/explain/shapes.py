@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from fractions import Fraction
 
+import pandas as pd
 import torch
 from rich import table as drawing
 from rich.console import Console
@@ -72,6 +73,7 @@ class Layer:
     parameters: int
     macs: int
     receptive_field: float  # pixels of the image's height that a value of the output depends on; inf: no kernel bounds it
+    depth: int  # convolutions and linear layers on the longest way from the image to the output
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,17 @@ class Shapes:
     layers: list[Layer]
     parameters: int
     macs: int
+
+    @property
+    def depth(self) -> int:
+        """Layers with weights, as the papers count them: 8 for AlexNet, 16 for VGG-16, 22 for GoogLeNet, 34 for ResNet-34."""
+        return max(layer.depth for layer in self.layers)
+
+    @property
+    def receptive_field(self) -> float:
+        """Pixels that a place of the last maps sees, before they are flattened or pooled to one value; 1: there are no maps."""
+        of_maps = [layer.receptive_field for layer in self.layers if len(layer.output) == 3 and max(layer.output[1:]) > 1]
+        return max(of_maps, default=1)
 
 
 def measure(model: nn.Module, input_size: tuple[int, int, int]) -> Shapes:
@@ -101,13 +114,14 @@ def measure(model: nn.Module, input_size: tuple[int, int, int]) -> Shapes:
 
     def after(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         _see_further(module, inputs[0], output)
+        output.depth = getattr(inputs[0], "depth", 0) + hasattr(module, "weight")
         layers.append(_layer(names[module], module, inputs[0], output))
 
     hooks: list[RemovableHandle] = [module.register_forward_pre_hook(before) for module in names]
     hooks += [module.register_forward_hook(after) for module in names]
     try:
         image = torch.zeros(1, *input_size, device=next(model.parameters()).device)
-        image.sees = (1, 1)
+        image.sees, image.depth = (1, 1), 0
         with torch.no_grad(), FlopCounterMode(display=False) as flops, _PassOn():
             model(image)
     except UserError as error:
@@ -140,6 +154,7 @@ def _layer(name: str, module: nn.Module, maps: torch.Tensor, output: torch.Tenso
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         macs=0 if weight is None else output[0].numel() * weight[0].numel(),
         receptive_field=getattr(output, "sees", EVERYTHING)[0],
+        depth=getattr(output, "depth", 0),
     )
 
 
@@ -154,19 +169,22 @@ def _formula(module: nn.Module, maps: torch.Tensor) -> tuple[tuple[Fraction, int
     return tuple(output_size(*of_side, ceil=getattr(module, "ceil_mode", False)) for of_side in of_sides)
 
 
-# Receptive fields
+# Receptive fields and depth
 
 
 class _PassOn(TorchFunctionMode):
-    """Every result sees what the tensors do that it was computed from. `sees`: pixels of the image, and those of a step."""
+    """Every result sees what the tensors do that it was computed from, and is as deep as the deepest of them.
+
+    `sees`: pixels of the image, and those of a step; `depth`: layers with weights.
+    """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        given = pytree.tree_leaves((args, kwargs))
-        seen = [tensor.sees for tensor in given if isinstance(tensor, torch.Tensor) and hasattr(tensor, "sees")]
+        given = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if hasattr(leaf, "sees")]
         for tensor in pytree.tree_leaves(result):
-            if seen and isinstance(tensor, torch.Tensor):
-                tensor.sees = EVERYTHING if function.__name__ in ATTENTION else max(seen)
+            if given and isinstance(tensor, torch.Tensor):
+                tensor.sees = EVERYTHING if function.__name__ in ATTENTION else max(leaf.sees for leaf in given)
+                tensor.depth = max(leaf.depth for leaf in given)
         return result
 
 
@@ -191,24 +209,41 @@ def _pair(value: int | Pair) -> Pair:
 # The table
 
 
+def table(shapes: Shapes) -> pd.DataFrame:
+    """The table as the lectures print it, a row a layer, all of it text: as the command prints it and notebooks show it."""
+    return pd.DataFrame([_row(layer) for layer in shapes.layers])
+
+
 def drawn(shapes: Shapes) -> drawing.Table:
-    """The table as the lectures print it, a line a layer."""
-    table = drawing.Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
+    """The same for a terminal, with the totals."""
+    rows = table(shapes)
     own = sum({layer.name: layer.parameters for layer in shapes.layers}.values())
-    table.add_column("layer", "total", overflow="fold")
-    table.add_column("kind", f"{shapes.parameters - own:,} parameters have no line" if shapes.parameters > own else "")
-    for heading in ("kernel", "stride", "padding", "dilation", "by the formula", "output"):
-        table.add_column(heading, justify="right")
-    table.add_column("parameters", f"{shapes.parameters:,}", justify="right")
-    table.add_column("multiply-adds", f"{shapes.macs:,}", justify="right")
-    table.add_column("sees", justify="right")
-    for layer in shapes.layers:
-        settings = [_sides(pair) for pair in (layer.kernel, layer.stride, layer.padding, layer.dilation)]
-        by_formula = "–" if layer.formula is None else _sides(tuple(_rounded(*side) for side in layer.formula))
-        output = "×".join(map(str, layer.output))
-        sees = "all" if layer.receptive_field == math.inf else str(layer.receptive_field)
-        table.add_row(layer.name, layer.kind, *settings, by_formula, output, f"{layer.parameters:,}", f"{layer.macs:,}", sees)
-    return table
+    totals = {"layer": "total", "parameters": f"{shapes.parameters:,}", "multiply-adds": f"{shapes.macs:,}"}
+    if shapes.parameters > own:
+        totals["kind"] = f"{shapes.parameters - own:,} parameters have no line"
+    found = drawing.Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
+    for heading in rows:
+        text = heading in ("layer", "kind")
+        found.add_column(heading, totals.get(heading, ""), justify="left" if text else "right", overflow="fold")
+    for row in rows.itertuples(index=False):
+        found.add_row(*row)
+    return found
+
+
+def _row(layer: Layer) -> dict[str, str]:
+    return {
+        "layer": layer.name,
+        "kind": layer.kind,
+        "kernel": _sides(layer.kernel),
+        "stride": _sides(layer.stride),
+        "padding": _sides(layer.padding),
+        "dilation": _sides(layer.dilation),
+        "by the formula": "–" if layer.formula is None else _sides(tuple(_rounded(*side) for side in layer.formula)),
+        "output": "×".join(map(str, layer.output)),
+        "parameters": f"{layer.parameters:,}",
+        "multiply-adds": f"{layer.macs:,}",
+        "sees": "all" if layer.receptive_field == math.inf else str(layer.receptive_field),
+    }
 
 
 def _sides(pair: tuple | None) -> str:

@@ -236,7 +236,45 @@ def test_a_linear_layer_over_whole_maps_and_attention_see_all():
     assert math.inf > convnext["stages.3.blocks.1.conv_dw"].receptive_field > 224
 
 
+# Depth
+
+
+# The number in the name, and lecture 002's "AlexNet Architecture" (8) and "Google-Net Architecture" (22)
+@pytest.mark.parametrize(("name", "depth"), [
+    ("alexnet", 8), ("alexnet_paper", 8), ("vgg16", 16), ("vgg19", 19), ("googlenet", 22), ("resnet18", 18),
+    ("plain34", 34), ("resnet34", 34), ("resnet50", 50), ("resnet101", 101), ("densenet121", 121),
+])  # fmt: skip
+def test_depth_is_the_one_that_the_papers_count(name: str, depth: int):
+    assert measured(name).depth == depth
+
+
+def test_a_shortcut_is_not_added_to_the_way_beside_it():
+    layers = by_name(measured("resnet18"))
+    assert layers["layer2.0.conv2"].depth == layers["layer2.0.conv1"].depth + 1 == 7
+    assert layers["layer2.0.downsample.0"].depth == 6
+    assert layers["layer2.1.conv1"].depth == 8
+
+
+def test_a_pooling_adds_no_depth():
+    layers = by_name(measured("alexnet"))
+    assert [layers[f"features.{i}"].depth for i in (0, 2, 3, 5, 6)] == [1, 1, 2, 2, 3]
+
+
+def test_a_model_sees_what_its_last_maps_do():
+    assert [measured(name).receptive_field for name in ("alexnet", "vgg16", "resnet34")] == [195, 212, 899]
+    assert measured("lenet5").receptive_field == 16  # s4: c5, which sees all 32, leaves one place
+    assert shapes.measure(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), (3, 4, 4)).receptive_field == 1
+
+
 # The command
+
+
+def test_the_table_is_text_a_row_a_layer():
+    rows = shapes.table(measured("alexnet")).set_index("layer")
+    assert rows.loc["features.0"].tolist() == [
+        "Conv2d", "11", "4", "2", "1", "55.25 → 55", "64×55×55", "23,296", "70,276,800", "11"
+    ]  # fmt: skip
+    assert len(rows) == 12
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *argv: str) -> None:
