@@ -10,6 +10,7 @@ import cv2
 import matplotlib as mpl
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 from torch import nn
 
 from src.errors import UserError
@@ -65,6 +66,15 @@ def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
     return copied.eval()
+
+
+def rank_correlation(maps: torch.Tensor, others: torch.Tensor) -> np.ndarray:
+    """(n,) float64, Spearman's of each map with the other of the same picture, both (n, h, w): 1 where they rank places alike.
+
+    nan where a map has the same value everywhere. Adebayo et al. 2018 measure their sanity check so.
+    """
+    pairs = zip(maps.flatten(1).cpu().numpy(), others.flatten(1).cpu().numpy(), strict=True)
+    return np.array([spearmanr(a, b).statistic if np.ptp(a) and np.ptp(b) else np.nan for a, b in pairs])
 
 
 def _last_layer(model: nn.Module) -> str | None:

@@ -57,13 +57,15 @@ def explain(run: Path, picture: Path, wanted: str | None = None, fold: str | Non
     return path
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """argparse's, whose complaints are one line as every verb's are."""
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"command line: {message}")
 
 
 def main() -> None:
-    parser = _Parser(
+    parser = Parser(
         allow_abbrev=False,
         prog="python -m src.explain.gradcam",
         description="Write a picture of where a model looks (Grad-CAM).",

@@ -12,15 +12,21 @@ from src.explain import layers
 from src.models.backbone import ImageInput
 
 
-def activation(model: nn.Module, fed: ImageInput, pixels: torch.Tensor, index: int, layer: str | None = None) -> torch.Tensor:
+def activation(
+    model: nn.Module, fed: ImageInput, pixels: torch.Tensor, index: int, layer: str | None = None, rectified: bool = False
+) -> torch.Tensor:
     """(n,) float: how strongly pictures `pixels` (n, 3, H, W) in 0 … 1 activate filter, neuron or class `index`.
 
-    layer: its filters, each map summed, or its neurons; none: the classes' logits. Raises UserError for a layer that doesn't
-    exist, with those that do, and for an index beyond it.
+    layer: its filters, each map summed, or its neurons; none: the classes' logits. rectified: what a ReLU lets through, which
+    can be told from 0 where the sum of a convolution's map is negative for most pictures; it has no way up from 0, so that the
+    ascent is by the layer itself. Raises UserError for a layer that doesn't exist, with those that do, and for an index
+    beyond it.
     """
     mean, std = (torch.tensor(each, device=pixels.device)[:, None, None] for each in (fed.mean, fed.std))
     images = (pixels - mean) / std
     output = model(images) if layer is None else layers.run(model, images, layer)[0]
+    if rectified:
+        output = output.relu()
     if output.ndim != 2:
         output = layers.as_maps(model, output, len(images), str(layer)).sum(dim=(2, 3))
     if not 0 <= index < output.shape[1]:
@@ -31,6 +37,21 @@ def activation(model: nn.Module, fed: ImageInput, pixels: torch.Tensor, index: i
 def noise(fed: ImageInput, count: int = 1, seed: int = 0) -> torch.Tensor:
     """(count, 3, size, size) float32 in 0 … 1: what the ascent starts from, and is measured against."""
     return torch.rand(count, 3, fed.size, fed.size, generator=torch.Generator().manual_seed(seed))
+
+
+def over_noise(
+    model: nn.Module, fed: ImageInput, picture: torch.Tensor, index: int, layer: str | None = None, count: int = 16
+) -> tuple[float, float]:
+    """The mean activation of `count` pictures of noise, and that of a picture (3, H, W) in 0 … 1, as `activation` has them.
+
+    Filters and neurons are measured rectified, classes by their logits. Raises UserError as activation does.
+    """
+    with torch.inference_mode():
+        usual, made = (
+            float(activation(model.eval(), fed, pixels, index, layer, rectified=layer is not None).mean())
+            for pixels in (noise(fed, count, seed=1), picture[None])
+        )
+    return usual, made
 
 
 def maximise(

@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from src.errors import UserError
-from src.explain.cam import gradcam, overlay, randomised
+from src.explain.cam import gradcam, overlay, randomised, rank_correlation
 from src.models import backbone  # noqa: F401  registers the lectures' networks
 
 RED, BLUE = torch.tensor([[4, 4], [20, 8], [8, 20]]), torch.tensor([[20, 20], [4, 16], [20, 4]])  # top left corners
@@ -177,3 +177,9 @@ def test_the_overlay_is_red_where_the_map_is_1_and_blue_where_it_is_0():
     assert red > blue
     red, _, blue = shown[-1, -1].astype(int)
     assert blue > red
+
+
+def test_rank_correlation_compares_the_order_of_places():
+    maps = torch.tensor([[[0.0, 0.1], [0.2, 1.0]]]).repeat(3, 1, 1)
+    others = torch.stack([maps[0] ** 3, 1 - maps[0], torch.zeros(2, 2)])
+    np.testing.assert_allclose(rank_correlation(maps, others), [1, -1, np.nan])

@@ -64,3 +64,24 @@ def test_each_map_is_shown_from_its_least_to_its_most():
     assert (tile(grid, 1, 4) == 0).all()
     assert tile(grid, 2, 4)[::2, ::2, 1].tolist() == [[0, 255], [255, 0]]
     assert filters.map_grid(torch.rand(40, 5, 5)).shape == (2 + 4 * 7, 2 + 8 * 7, 3)
+
+
+def test_each_filter_can_have_its_own_scale():
+    model = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False))
+    model[0].weight.data = torch.tensor([[1.0, -1.0, 0.5], [0.1, -0.1, 0.05]])[:, :, None, None]
+    together, alone = (filters.first_filters(model, enlarge=1, each=each) for each in (False, True))
+    assert together[2, 2].tolist() == alone[2, 2].tolist() == [255, 0, 191]
+    assert together[2, 5].tolist() == [140, 115, 134]
+    assert alone[2, 5].tolist() == [255, 0, 191]
+    model[0].weight.data.zero_()
+    assert (filters.first_filters(model, enlarge=1, each=True)[2, 2] == 128).all()
+
+
+def test_drawn_weights_have_no_smoothness_and_edges_have_much():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 64, 7))
+    assert abs(filters.smoothness(model)) < 0.03
+    model[0].weight.data = torch.linspace(-1, 1, 7).expand(64, 3, 7, 7) * torch.logspace(-3, 3, 64)[:, None, None, None]
+    assert filters.smoothness(model) > 0.8
+    with pytest.raises(UserError, match="1x1 have no neighbouring"):
+        filters.smoothness(nn.Sequential(nn.Conv2d(3, 2, 1)))

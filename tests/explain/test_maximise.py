@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from src.errors import UserError
-from src.explain.maximise import activation, maximise, noise, total_variation
+from src.explain.maximise import activation, maximise, noise, over_noise, total_variation
 from src.models.backbone import ImageInput
 
 FED = ImageInput(32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -136,3 +136,21 @@ def test_what_is_not_there_is_told(square_net: nn.Module):
         maximise(square_net, FED, 8, "features.0")
     with pytest.raises(UserError, match=r"the classes: there is no -1; they are numbered 0 to 2"):
         maximise(square_net, FED, -1)
+
+
+def test_rectified_counts_what_a_relu_lets_through(square_net: nn.Module, squares):
+    pixels = squares(RED_AT, torch.tensor([0, 1, 2]))
+    maps = square_net.features[:5](pixels)[:, 3]
+    torch.testing.assert_close(
+        activation(square_net, FED, pixels, 3, "features.4", rectified=True), maps.clamp_min(0).sum(dim=(1, 2))
+    )
+    assert not torch.allclose(maps.sum(dim=(1, 2)), maps.clamp_min(0).sum(dim=(1, 2)))
+
+
+def test_a_picture_is_measured_against_the_mean_of_noise_classes_by_their_logits(square_net: nn.Module, squares):
+    red = squares(RED_AT, torch.tensor([0, 0, 0]))[0]
+    for layer, rectified in ((None, False), ("features.4", True)):
+        with torch.no_grad():
+            usual = activation(square_net, FED, noise(FED, 16, seed=1), 0, layer, rectified).mean()
+            made = activation(square_net, FED, red[None], 0, layer, rectified)[0]
+        assert over_noise(square_net, FED, red, 0, layer) == (pytest.approx(float(usual)), pytest.approx(float(made)))
