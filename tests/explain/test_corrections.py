@@ -155,9 +155,10 @@ def test_alexnet_has_eight_layers_and_9216_numbers_go_into_the_first_linear_one(
     assert count(without_weights(paper), nn.Conv2d, nn.Linear) == 8
 
 
-def test_the_papers_hidden_linear_layers_start_with_biases_of_1_too():
+def test_biases_of_1_stand_in_the_lectures_three_convolutions_alone():
     net = timm.create_model("alexnet_paper", num_classes=2)
-    assert [float(net.classifier[i].bias.detach().unique()) for i in (1, 4, 6)] == [1, 1, 0]
+    assert [float(net.net[i].bias.detach().unique()) for i in (0, 4, 8, 10, 12)] == [0, 1, 0, 1, 1]
+    assert [float(net.classifier[i].bias.detach().unique()) for i in (1, 4, 6)] == [0, 0, 0]
     assert [i for i, layer in enumerate(net.net) if isinstance(layer, nn.Conv2d)] == [0, 4, 8, 10, 12]
     assert isinstance(timm.create_model("alexnet_paper", num_classes=2, lrn=True).net[2], nn.LocalResponseNorm)
 

@@ -56,12 +56,18 @@ def test_the_lectures_code_finds_its_layers_and_they_start_as_it_says(real: nn.M
     assert real.classifier[6].bias.tolist() == [0, 0]
 
 
-def test_it_tells_pictures_apart_from_the_start(real: nn.Module):
-    """Weights that small might let no signal through; the biases of 1 keep the ReLUs open."""
-    with torch.inference_mode():
-        before_head = real.forward_head(real.forward_features(torch.randn(4, 3, 227, 227)), pre_logits=True)
-    assert float(before_head.std(dim=0).mean()) > 1e-3
-    assert float((before_head > 0).float().mean()) > 0.5
+def test_its_weights_are_drawn_for_raw_pixels_less_their_mean(real: nn.Module):
+    """Section 5's input is in -127 … 127. Fed with -1 … 1, the biases of 1 leave next to nothing of a picture."""
+    images = torch.randn(4, 3, 131, 131, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+
+    def told_apart(scale: float) -> float:
+        """How far pictures differ before the head, as a share of what all of them have there."""
+        with torch.inference_mode():
+            before_head = real.forward_head(real.forward_features(scale * images), pre_logits=True)
+        return float(before_head.std(dim=0).mean() / before_head.mean())
+
+    assert told_apart(127.5) > 0.02
+    assert told_apart(1.0) < 0.1 * told_apart(127.5)
 
 
 def test_response_normalisation_is_the_papers_formula():
