@@ -1,7 +1,8 @@
 """What the notebooks share; `import lesson` comes first in each. It works in the repository's folder.
 
-In the light form (LIGHT=1 in the environment, as the tests have it) that is an empty temporary folder instead: no
-competition's data, no runs, and nothing is asked of timm's hub, so that a notebook gives the same on every machine.
+In the light form (LIGHT=1 in the environment) that is an empty temporary folder instead: no competition's data, no runs, and
+nothing is asked of timm's hub, so that a notebook gives the same on every machine. LIGHT=FOLDER works in that folder, as the
+tests do, so that the short runs on digits are trained once for all notebooks.
 """
 
 import os
@@ -14,11 +15,9 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LIGHT = os.environ.get("LIGHT", "0") != "0"
-os.chdir(tempfile.mkdtemp(prefix="lesson-") if LIGHT else REPOSITORY)
+os.chdir(REPOSITORY if not LIGHT else os.environ["LIGHT"] if os.environ["LIGHT"] != "1" else tempfile.mkdtemp(prefix="lesson-"))
 sys.path.insert(0, str(REPOSITORY))
-warnings.filterwarnings(
-    "ignore", message="IProgress not found"
-)  # tqdm's wish for ipywidgets
+warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's wish for ipywidgets
 
 import matplotlib.pyplot as plt
 import numpy as np

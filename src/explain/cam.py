@@ -26,15 +26,16 @@ def gradcam(
     none: the last that has places. Raises UserError for a layer that doesn't exist, has no places, or doesn't act on the class.
     """
     model.eval()
-    images = images.detach().requires_grad_()  # so that a frozen backbone has a graph too
     name = layer or _last_layer(model)
     with torch.enable_grad():
         if name is None:
-            name, output = "forward_features", model.forward_features(images)
+            name = "forward_features"
+            with torch.no_grad():  # the graph begins at the maps: nothing below them keeps its activations
+                output = model.forward_features(images)
             layers.as_maps(model, output, len(images), name)
-            logits = model.forward_head(output)
+            logits = model.forward_head(output.requires_grad_())
         else:
-            output, logits = layers.run(model, images, name)
+            output, logits = layers.run(model, images.detach().requires_grad_(), name)  # so that a frozen backbone has a graph
         wanted = logits.argmax(dim=1) if classes is None else classes
         of_class = logits.gather(1, wanted[:, None]).sum()  # images don't see each other: a sum keeps their gradients apart
         gradient = torch.autograd.grad(of_class, output, allow_unused=True)[0]

@@ -18,10 +18,16 @@ def test_the_lectures_have_their_ten_notebooks() -> None:
     assert [path.name[:2] for path in NOTEBOOKS] == [f"{number:02d}" for number in range(1, 11)]
 
 
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Empty at first; what a notebook trains on the embedded digits is there for the next one."""
+    return tmp_path_factory.mktemp("lessons")
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs_without_data_network_or_account(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("LIGHT", "1")
-    monkeypatch.setenv("HOME", str(tmp_path))
+def test_it_runs_without_data_network_or_account(path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHT", str(workplace))
+    monkeypatch.setenv("HOME", str(workplace))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     notebook = nbformat.read(path, as_version=4)
