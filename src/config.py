@@ -170,6 +170,9 @@ class DataConfig(Section):
         "crop", "to the model's square: cut the middle out, squash the picture, or pad it with black"
     )
     augmentation: Literal["none", "light", "medium", "strong"] = knob("medium", "recipe in src/data/augmentation.py")
+    cache: bool = knob(
+        False, "keep the decoded pictures in one file beside the data: loads faster; crops come from pictures shrunk beforehand"
+    )
     workers: int | None = knob(None, "processes that load images; none: from the cores at hand", ge=0, le=256, identity=False)
     rows: int | None = knob(None, "only this many training rows, drawn by class, for trying things out", ge=2)
 

@@ -5,6 +5,7 @@ number of GPUs. Left to itself, albumentations 2.0.8 gives every DataLoader work
 draws in 96 samples); reseeding it for each sample costs 33 µs.
 """
 
+import math
 import os
 import random
 import warnings
@@ -16,8 +17,10 @@ import albumentations as A
 import cv2
 import numpy as np
 
+from src.data.cache import Form
 from src.data.image import fit
 
+SMALLEST_CROP = {"medium": 0.5, "strong": 0.25}  # of the picture's area
 TURNED = {"hflip": A.HorizontalFlip, "vflip": A.VerticalFlip, "turns": A.RandomRotate90}
 
 
@@ -43,6 +46,13 @@ class Augmentation:
         return self.transform(image=image)["image"]
 
 
+def form(recipe: str, size: int, how: str) -> Form:
+    """How the decoded-picture cache keeps pictures for this recipe at `size` pixels; how: data.resize."""
+    if recipe not in SMALLEST_CROP:
+        return Form(size, how)
+    return Form(math.ceil(size / math.sqrt(SMALLEST_CROP[recipe])))  # the smallest square crop still has `size` pixels
+
+
 def _recipe(name: str, size: int) -> tuple[bool, list[A.BasicTransform]]:
     """Whether the image is fitted to its square first, and the steps that follow. Flips are added where they keep the label."""
     border = cv2.BORDER_REFLECT_101
@@ -55,11 +65,11 @@ def _recipe(name: str, size: int) -> tuple[bool, list[A.BasicTransform]]:
         ]
     if name == "medium":  # photographs
         return False, [
-            A.RandomResizedCrop((size, size), scale=(0.5, 1.0), ratio=(3 / 4, 4 / 3), p=1),
+            A.RandomResizedCrop((size, size), scale=(SMALLEST_CROP[name], 1.0), ratio=(3 / 4, 4 / 3), p=1),
             A.ColorJitter(brightness=(0.8, 1.2), contrast=(0.8, 1.2), saturation=(0.8, 1.2), hue=(-0.02, 0.02), p=0.5),
         ]
     return False, [  # strong: long runs of large backbones
-        A.RandomResizedCrop((size, size), scale=(0.25, 1.0), ratio=(3 / 4, 4 / 3), p=1),
+        A.RandomResizedCrop((size, size), scale=(SMALLEST_CROP[name], 1.0), ratio=(3 / 4, 4 / 3), p=1),
         A.Affine(rotate=(-15, 15), shear=(-8, 8), border_mode=border, p=0.3),
         A.ColorJitter(brightness=(0.7, 1.3), contrast=(0.7, 1.3), saturation=(0.6, 1.4), hue=(-0.05, 0.05), p=0.7),
         A.OneOf([A.GaussianBlur(p=1), A.ImageCompression(quality_range=(40, 90), p=1), A.ToGray(p=1)], p=0.15),

@@ -17,6 +17,7 @@ import imagehash
 import numpy as np
 from tqdm import tqdm
 
+from src.cores import cores
 from src.data.facts import FACTS, examine
 from src.errors import UserError
 
@@ -121,8 +122,7 @@ def _run(arguments: list[tuple], workers: int) -> Iterator[tuple[int, np.ndarray
 
 
 def _cores() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, cores)  # beyond that a disk is slower than the decoders
+    return min(16, len(cores()))  # beyond that a disk is slower than the decoders
 
 
 def _from_cache(cache: Path, paths: list[str], facts: np.ndarray, said: Callable[[str], None]) -> np.ndarray:

@@ -13,6 +13,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from src.config import Config
+from src.cores import cores
+from src.data.cache import Cache
 from src.data.image import ImageError, fit, read
 
 if TYPE_CHECKING:
@@ -23,13 +25,14 @@ Batch = tuple[np.ndarray, torch.Tensor]  # rows (n,) int64, images (n, size, siz
 
 
 class Images(Dataset):
-    """Rows' images, augmented, or just fitted to their square where `augmentation` is None."""
+    """Rows' images, augmented, or just fitted to their square where `augmentation` is None; from the cache what it has."""
 
     def __init__(
-        self, root: Path, ids: list[str], paths: list[str], size: int, resize: str, augmentation: "Augmentation | None"
-    ) -> None:
+        self, root: Path, ids: list[str], paths: list[str], size: int, resize: str, augmentation: "Augmentation | None",
+        cache: Cache | None = None,
+    ) -> None:  # fmt: skip
         self.root, self.ids, self.paths = root, np.array(ids, dtype=str), np.array(paths, dtype=str)
-        self.size, self.resize, self.augmentation = size, resize, augmentation
+        self.size, self.resize, self.augmentation, self.cache = size, resize, augmentation, cache
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -37,8 +40,11 @@ class Images(Dataset):
     def __getitem__(self, key: Key) -> tuple[int, np.ndarray | str]:
         """(row, image), or (row, message) where the image can't be read: an exception would lose its type in a worker."""
         epoch, row = key
+        path = str(self.paths[row])
         try:
-            image = read(self.root / str(self.paths[row]))
+            image = self.cache.read(path) if self.cache is not None else None
+            if image is None:
+                image = read(self.root / path)
         except ImageError as error:
             return row, f"{error}; row {row}, id {str(self.ids[row])!r}"
         if self.augmentation is None:
@@ -125,10 +131,11 @@ def make_loader(images: Images, batches: Sampler, workers: int, pin: bool) -> Da
 
 
 def ordered_loader(
-    root: Path, rows: pd.DataFrame, size: int, resize: str, config: Config, device: torch.device, share: Share = WHOLE
-) -> DataLoader:
+    root: Path, rows: pd.DataFrame, size: int, resize: str, config: Config, device: torch.device, share: Share = WHOLE,
+    cache: Cache | None = None,
+) -> DataLoader:  # fmt: skip
     """All of `rows` (id, path) in their order, fitted to their square and not augmented: to validate or predict."""
-    images = Images(root, rows["id"].tolist(), rows["path"].tolist(), size, resize, None)
+    images = Images(root, rows["id"].tolist(), rows["path"].tolist(), size, resize, None, cache)
     batches = OrderedBatches(len(images), config.predict.batch_size, share)
     return make_loader(images, batches, choose_workers(config.data.workers, device), device.type == "cuda")
 
@@ -146,9 +153,8 @@ def choose_workers(workers: int | None, device: torch.device) -> int:
 
     Of several processes on a machine, which torchrun starts, each has its part of the cores.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    return workers if workers is not None else min(16, cores if device.type != "cpu" else cores // 2)
+    mine = max(1, len(cores()) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return workers if workers is not None else min(16, mine if device.type != "cpu" else mine // 2)
 
 
 def _collate(samples: list[tuple[int, np.ndarray | str]]) -> tuple[torch.Tensor, torch.Tensor | str]:

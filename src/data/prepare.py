@@ -89,9 +89,9 @@ def audited(config: Config, prepared: Prepared, said: Callable[[str], None] = pr
 
     competition, root = config.competition, prepared.root
     listed = {path for pattern in (competition.train_images, competition.test_images) for path in tables.listing(root, pattern)}
-    beside = _beside(prepared, competition)
-    result = audit(root, prepared.train, prepared.test, listed, beside / ".audit.npz", config.data.workers or None, said)
-    result.write(beside / "audit.csv")
+    folder = beside(prepared.root, competition)
+    result = audit(root, prepared.train, prepared.test, listed, folder / ".audit.npz", config.data.workers or None, said)
+    result.write(folder / "audit.csv")
     train = prepared.train.assign(group=result.groups)
     told = [line for line in result.summary() if line.split(":")[0].strip() not in ("missing", "orphan")]  # counted above
     return replace(prepared, train=train, audit=result, notes=(*prepared.notes, *told))
@@ -144,9 +144,9 @@ def training_rows(config: Config, prepared: Prepared) -> pd.DataFrame:
     return rows.reset_index(drop=True)
 
 
-def _beside(prepared: Prepared, competition: CompetitionConfig) -> Path:
+def beside(root: Path, competition: CompetitionConfig) -> Path:
     """Where what is found about the data is kept: with it, or below runs/ where it is read-only, as on Kaggle."""
-    return prepared.root if os.access(prepared.root, os.W_OK) else Path("runs") / ".audit" / competition.name
+    return root if os.access(root, os.W_OK) else Path("runs") / ".audit" / competition.name
 
 
 def _apply_policies(config: Config, audit: "Audit", rows: pd.DataFrame) -> pd.DataFrame:
@@ -170,7 +170,7 @@ def _draw_findings(config: Config, prepared: Prepared, said: Callable[[str], Non
     """A sheet of examples beside audit.csv."""
     from src.data.sheet import picture_sheet
 
-    folder = _beside(prepared, config.competition)
+    folder = beside(prepared.root, config.competition)
     picture_sheet(prepared.audit.findings, prepared.root, folder / "audit.png")
     said(f"audit: {folder / 'audit.csv'}, with examples in {folder / 'audit.png'}")
 

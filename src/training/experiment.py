@@ -125,7 +125,7 @@ def _fold_data(plan: Plan, config: Config, fold: str, said: Callable[[str], None
         taught = pseudo.taught_rows(Run(Path(config.train.pseudo_labels)), config, fold, plan.prepared, plan.folds_sha256)
         said(f"fold {fold}: {len(taught):,} test rows with pseudo-labels join its {len(train):,} training rows")
         train = pd.concat([train, taught], ignore_index=True)
-    return FoldData(plan.prepared.root, plan.prepared.classes, train, validation)
+    return FoldData(plan.prepared.root, plan.prepared.classes, train, validation, plan.rows["path"].tolist())
 
 
 def _still_to_train(

@@ -16,7 +16,9 @@ from torch.utils.data import DataLoader
 from src.competitions.predictions import Predictions
 from src.competitions.tables import class_indices
 from src.config import FULL, Config
-from src.data.augmentation import Augmentation
+from src.cores import cores
+from src.data import augmentation, prepare
+from src.data.cache import Cache, Form, open_cache
 from src.data.loader import Images, ShuffledBatches, choose_workers, make_loader, ordered_loader
 from src.errors import UserError
 from src.files import locked
@@ -44,6 +46,7 @@ class FoldData:
     classes: tuple[str, ...]
     train: pd.DataFrame
     held_out: pd.DataFrame
+    pictures: list[str]  # paths of the rows of all folds
 
     def labels(self, rows: pd.DataFrame) -> np.ndarray:
         """(n,) int64: the class indices of `rows`."""
@@ -200,8 +203,11 @@ class _Fold:
     def _loader(self, size: int) -> DataLoader:
         """Of the training rows, shuffled and augmented, at `size` pixels."""
         config, rows, how = self.config, self.data.train, self.config.data.resize
-        recipe = Augmentation(config.data.augmentation, size, how, config.competition.label_preserving, config.train.seed)
-        images = Images(self.data.root, rows["id"].tolist(), rows["path"].tolist(), size, how, recipe)
+        recipe = augmentation.Augmentation(
+            config.data.augmentation, size, how, config.competition.label_preserving, config.train.seed
+        )
+        cache = self._cache(augmentation.form(config.data.augmentation, size, how))
+        images = Images(self.data.root, rows["id"].tolist(), rows["path"].tolist(), size, how, recipe, cache)
         workers = choose_workers(config.data.workers, self.device)
         return make_loader(images, self._order(self.data.labels(rows)), workers, self.device.type == "cuda")
 
@@ -209,7 +215,15 @@ class _Fold:
         if self.data.held_out.empty:
             return None
         size, how = self.seen.size, self.config.data.resize
-        return ordered_loader(self.data.root, self.data.held_out, size, how, self.config, self.device, self.processes.share)
+        rows, share, cache = self.data.held_out, self.processes.share, self._cache(Form(size, how))
+        return ordered_loader(self.data.root, rows, size, how, self.config, self.device, share, cache)
+
+    def _cache(self, form: Form) -> Cache | None:
+        """The decoded pictures of all folds in this form, where data.cache asks for it."""
+        if not self.config.data.cache:
+            return None
+        folder = prepare.beside(self.data.root, self.config.competition) / ".cache"
+        return open_cache(self.data.root, self.data.pictures, form, folder, len(cores()), self.said)
 
     def _train_epoch(self, training: Training, stop: list[int]) -> None:
         """To the end of the epoch, or to where the processes agree to stop; the state is saved when it is due."""

@@ -17,6 +17,7 @@ import pandas as pd
 from rich.table import Table
 
 from src.config import REPOSITORY
+from src.cores import cores
 from src.data import prepare
 from src.files import replacing
 from src.training.run import or_dash
@@ -69,8 +70,8 @@ class Search:
 
     def _start(self, trial: Trial, slot: int, slots: int) -> None:
         """A slot has its share of the cores, and one of the GPUs."""
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-        environment = {"OMP_NUM_THREADS": str(max(1, len(cores) // slots))} | os.environ | {"PYTHONUNBUFFERED": "1"}
+        mine = cores()
+        environment = {"OMP_NUM_THREADS": str(max(1, len(mine) // slots))} | os.environ | {"PYTHONUNBUFFERED": "1"}
         if gpus := visible_gpus():
             environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
         with open(self._log(trial), "ab") as log:
@@ -80,7 +81,7 @@ class Search:
             )  # fmt: skip
         if hasattr(os, "sched_setaffinity"):
             with suppress(ProcessLookupError):  # train.py also counts its loader's workers by this
-                os.sched_setaffinity(process.pid, cores[slot % len(cores) :: slots])
+                os.sched_setaffinity(process.pid, mine[slot % len(mine) :: slots])
         self.running[slot] = (trial, process, time.monotonic())
         self.states[trial.number] = "running"
         self.said(f"trial {trial.number} ({trial}) begins")

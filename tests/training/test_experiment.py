@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conftest import write_dogs_vs_cats, write_shopee
+from src.competitions.predictions import Predictions
 from src.errors import UserError
 from src.models import backbone
 from src.training import experiment
@@ -99,6 +101,20 @@ def test_a_linear_probe_alone_has_a_score_and_no_speed(dogs: Path, tmp_path: Pat
     assert history(run)["epoch"].tolist() == [0]
     assert capsys.readouterr().out.count("│      0 │     0.0 │     — │") == 2
     assert "fold 1: finished already" in train(run, config, "all", resume=True)
+
+
+@pytest.mark.parametrize("recipe, builds", [("light", 1), ("medium", 2)])
+def test_the_decoded_pictures_are_kept_once_for_all_folds_and_validation_sees_the_same_bits(
+    recipe: str, builds: int, tmp_path: Path
+):
+    dogs = write_dogs_vs_cats(tmp_path / "dogs")
+    plain, cached = Run(tmp_path / "plain"), Run(tmp_path / "cached")
+    train(plain, tiny(dogs, data__augmentation=recipe), "all")
+    said = train(cached, tiny(dogs, data__augmentation=recipe, data__cache=True), "all")
+    assert sum(line.startswith("cache: 40 pictures") for line in said) == builds, "of both folds, and of none a second time"
+    for fold in ("0", "1"):
+        one, other = (Predictions.load(run.fold(fold) / "oof.npz") for run in (plain, cached))
+        assert np.array_equal(one.logits, other.logits), "24x32 pictures are as small as the smallest crop needs"
 
 
 def test_the_device_and_the_precisions_reason_are_said(trained: tuple[Run, list[str]]):
