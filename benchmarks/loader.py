@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import albumentations as A
@@ -33,7 +33,6 @@ from src.data.loader import Images, ShuffledBatches, make_loader, read_batches  
 from src.models.backbone import ImageInput  # noqa: E402
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-Way = Callable[[], Iterable[torch.Tensor]]
 
 
 class Ours:

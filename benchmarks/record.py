@@ -2,13 +2,14 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 import re
 import sys
 from pathlib import Path
 
 import pandas as pd
+
+from src.cores import cores
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless")
@@ -43,9 +44,8 @@ def machine() -> str:
 
     info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.+)", info.read_text(encoding="utf-8")) if info.is_file() else None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
-    return f"{found[1] if found else platform.processor()}, {cores} cores{gpu}"
+    return f"{found[1] if found else platform.processor()}, {len(cores())} cores{gpu}"
 
 
 def versions() -> str:

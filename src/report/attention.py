@@ -13,7 +13,7 @@ from src.report.album import Album
 from src.report.oof import Oof
 from src.training.device import choose_device
 
-BATCH = 4  # images at once: for the gradient all activations are kept, 1.3 GB an image of EfficientNet-B5 at 456 pixels
+BATCH = 4  # images at once: little memory, also for vision transformers, whose graph begins at the image
 
 Maps = dict[int, list[tuple[str, str | None]]]
 
