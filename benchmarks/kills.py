@@ -46,7 +46,7 @@ def main() -> None:
         for number, (name, knobs) in enumerate(CONFIGURATIONS.items()):
             tally = kill_and_compare(data, Path(folder) / str(number), each, asked.seed + number, **knobs)
             told = f"{tally.kills} kills over {tally.runs} runs ({tally.before_first_save} before anything was saved)"
-            print(f"{name}: {told}: all identical")
+            print(f"{name}: {told}: all identical", flush=True)
     print(f"{each * len(CONFIGURATIONS)} kills in {time.monotonic() - started:.0f} s, torch {torch.__version__}")
 
 

@@ -93,6 +93,7 @@ def _assert_equal(one: object, other: object, where: str) -> None:
 
 def _train(run: Run, config: Config) -> None:
     os.setpgid(0, 0)  # a group of its own: its loader's workers are killed with it
+    multiprocessing.set_start_method("fork", force=True)  # as train.py's workers; it would hand on forkserver, and import torch
     torch.set_num_threads(1)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         train(run, config, resume=True)
