@@ -27,10 +27,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from record import record  # noqa: E402
 
-from src.data.augmentation import Augmentation, form  # noqa: E402
+from src.data.augmentation import Augmentation  # noqa: E402
 from src.data.cache import open_cache  # noqa: E402
 from src.data.loader import Images, ShuffledBatches, make_loader, read_batches  # noqa: E402
 from src.models.backbone import ImageInput  # noqa: E402
+from src.training.device import choose_device  # noqa: E402
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -41,14 +42,14 @@ class Ours:
     def __init__(self, root: Path, size: int, batch: int, workers: int, cached: bool) -> None:
         paths = sorted(path.relative_to(root).as_posix() for path in root.glob("train/*.jpg"))
         draw = Augmentation("medium", size, "crop", ("hflip",), 0)
-        kept = open_cache(root, paths, form("medium", size, "crop"), root / ".cache", 2, print) if cached else None
+        kept = open_cache(root, paths, draw.form, root / ".cache", 2, print) if cached else None
         images = Images(root, paths, paths, size, "crop", draw, kept)
         self.loader = make_loader(images, ShuffledBatches(len(paths), batch, 0), workers, torch.cuda.is_available())
-        self.fed = ImageInput(size, MEAN, STD)
+        self.fed, self.device = ImageInput(size, MEAN, STD), choose_device("auto")
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         for _, images in read_batches(self.loader):
-            yield self.fed.normalise(images, channels_last=True)
+            yield self.fed.normalise(images.to(self.device, non_blocking=True), channels_last=True)
 
 
 class Notebook(Dataset):

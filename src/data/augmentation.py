@@ -1,77 +1,99 @@
-"""Augmentation recipes. The one file that knows albumentations (2.0.8, the last release under MIT).
+"""Augmentation recipes. What is drawn is a function of (seed, epoch, row id) alone: the same for any number of workers, after
+a resume, on any number of GPUs.
 
-What is drawn is a function of (seed, epoch, row id) alone: the same for any number of workers, after a resume, on any
-number of GPUs. Left to itself, albumentations 2.0.8 gives every DataLoader worker the same random stream (16 distinct
-draws in 96 samples); reseeding it for each sample costs 33 µs.
+The one file that knows albumentations (2.0.8, the last release under MIT), which draws what is beyond crop, colours and turns.
+Left to itself it gives every DataLoader worker the same random stream (16 distinct draws in 96 samples).
 """
 
 import math
 import os
 import random
 import warnings
-import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version at import
-
-import albumentations as A
 import cv2
 import numpy as np
 
-from src.data.cache import Form
-from src.data.image import fit
+from src.data.colour import Jitter
+from src.data.crop import random_crop
+from src.data.image import Form
 
-SMALLEST_CROP = {"medium": 0.5, "strong": 0.25}  # of the picture's area
-TURNED = {"hflip": A.HorizontalFlip, "vflip": A.VerticalFlip, "turns": A.RandomRotate90}
+if TYPE_CHECKING:
+    import albumentations as A
+
+TURNS = {
+    "hflip": (None, lambda image: cv2.flip(image, 1)),
+    "vflip": (None, lambda image: cv2.flip(image, 0)),
+    "turns": (None, *(lambda image, turn=turn: cv2.rotate(image, turn) for turn in range(3))),
+}  # each as likely; None: as it is
+
+
+NO_JITTER = Jitter()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """In its order: the crop, or the whole picture on its square; the colours; the label-preserving turns; further steps."""
+
+    smallest_crop: float | None = None  # of the picture's area
+    jitter: Jitter = NO_JITTER
+    further: str = ""  # of _steps
+
+
+RECIPES = {
+    "none": None,
+    "light": Recipe(further="light"),  # the whole object stays in view: scans, centred products
+    "medium": Recipe(0.5, Jitter(0.2, 0.2, 0.2, 0.02, chance=0.5)),  # photographs
+    "strong": Recipe(0.25, Jitter(0.3, 0.3, 0.4, 0.05, chance=0.7), "strong"),  # long runs of large backbones
+}
 
 
 class Augmentation:
     """image (H, W, 3) uint8 RGB → (size, size, 3) uint8 RGB."""
 
     def __init__(self, recipe: str, size: int, resize: str, label_preserving: tuple[str, ...], seed: int) -> None:
-        self.size, self.resize, self.seed = size, resize, seed
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # an argument that albumentations doesn't know only warns
-            self.fits_first, steps = _recipe(recipe, size)
-            turned = [TURNED[name](p=0.5) for name in label_preserving]
-            self.transform = A.Compose([*steps, *turned]) if recipe != "none" else None
+        self.recipe, self.size, self.seed = RECIPES[recipe], size, seed
+        self.turns = [TURNS[name] for name in label_preserving]
+        self.form = Form(size, resize)  # what is needed of a picture
+        if self.recipe is not None and self.recipe.smallest_crop is not None:
+            self.form = Form(
+                math.ceil(size / math.sqrt(self.recipe.smallest_crop))
+            )  # the smallest square crop has `size` pixels
+        self.further = _steps(self.recipe.further) if self.recipe is not None and self.recipe.further else None
 
     def __call__(self, image: np.ndarray, epoch: int, row: str) -> np.ndarray:
-        if self.fits_first:
-            image = fit(image, self.size, self.resize)
-        if self.transform is None:
-            return image
-        key = [self.seed, epoch, zlib.crc32(row.encode())]
-        generator = np.random.default_rng(key)
-        self.transform.set_random_state(generator, random.Random(int(generator.integers(2**63))))
-        return self.transform(image=image)["image"]
+        if self.recipe is None:
+            return self.form.of(image)
+        draws = random.Random(f"{self.seed} {epoch} {row}")
+        smallest = self.recipe.smallest_crop
+        image = self.form.of(image) if smallest is None else random_crop(image, self.size, smallest, draws)
+        image = self.recipe.jitter(image, draws)
+        for choices in self.turns:
+            turn = draws.choice(choices)
+            image = image if turn is None else turn(image)
+        if self.further is not None:
+            self.further.set_random_state(np.random.default_rng(draws.getrandbits(64)), draws)
+            image = self.further(image=image)["image"]
+        return image
 
 
-def form(recipe: str, size: int, how: str) -> Form:
-    """How the decoded-picture cache keeps pictures for this recipe at `size` pixels; how: data.resize."""
-    if recipe not in SMALLEST_CROP:
-        return Form(size, how)
-    return Form(math.ceil(size / math.sqrt(SMALLEST_CROP[recipe])))  # the smallest square crop still has `size` pixels
+def _steps(name: str) -> "A.Compose":
+    """albumentations' part of a recipe."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version at import
+    import albumentations as A  # here: it takes seconds, and most recipes do without
 
-
-def _recipe(name: str, size: int) -> tuple[bool, list[A.BasicTransform]]:
-    """Whether the image is fitted to its square first, and the steps that follow. Flips are added where they keep the label."""
-    border = cv2.BORDER_REFLECT_101
-    if name == "none":
-        return True, []
-    if name == "light":  # the whole object stays in view: scans, centred products
-        shift = {"x": (-0.08, 0.08), "y": (-0.08, 0.08)}
-        return True, [
-            A.Affine(scale=(0.9, 1.1), translate_percent=shift, rotate=(-10, 10), border_mode=cv2.BORDER_REPLICATE, p=0.9)
-        ]
-    if name == "medium":  # photographs
-        return False, [
-            A.RandomResizedCrop((size, size), scale=(SMALLEST_CROP[name], 1.0), ratio=(3 / 4, 4 / 3), p=1),
-            A.ColorJitter(brightness=(0.8, 1.2), contrast=(0.8, 1.2), saturation=(0.8, 1.2), hue=(-0.02, 0.02), p=0.5),
-        ]
-    return False, [  # strong: long runs of large backbones
-        A.RandomResizedCrop((size, size), scale=(SMALLEST_CROP[name], 1.0), ratio=(3 / 4, 4 / 3), p=1),
-        A.Affine(rotate=(-15, 15), shear=(-8, 8), border_mode=border, p=0.3),
-        A.ColorJitter(brightness=(0.7, 1.3), contrast=(0.7, 1.3), saturation=(0.6, 1.4), hue=(-0.05, 0.05), p=0.7),
-        A.OneOf([A.GaussianBlur(p=1), A.ImageCompression(quality_range=(40, 90), p=1), A.ToGray(p=1)], p=0.15),
-        A.CoarseDropout(num_holes_range=(1, 4), hole_height_range=(0.1, 0.25), hole_width_range=(0.1, 0.25), p=0.3),
-    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # an argument that albumentations doesn't know only warns
+        if name == "light":
+            shift = {"x": (-0.08, 0.08), "y": (-0.08, 0.08)}
+            steps = [
+                A.Affine(scale=(0.9, 1.1), translate_percent=shift, rotate=(-10, 10), border_mode=cv2.BORDER_REPLICATE, p=0.9)
+            ]
+        else:
+            steps = [
+                A.Affine(rotate=(-15, 15), shear=(-8, 8), border_mode=cv2.BORDER_REFLECT_101, p=0.3),
+                A.OneOf([A.GaussianBlur(p=1), A.ImageCompression(quality_range=(40, 90), p=1), A.ToGray(p=1)], p=0.15),
+                A.CoarseDropout(num_holes_range=(1, 4), hole_height_range=(0.1, 0.25), hole_width_range=(0.1, 0.25), p=0.3),
+            ]
+        return A.Compose(steps)

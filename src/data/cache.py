@@ -18,35 +18,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from src.data.image import ImageError, fit, read, resize
+from src.data.image import Form, ImageError, read
 from src.errors import UserError
 from src.files import locked
 
-VERSION = f"1 opencv {cv2.__version__}"  # a cache of another decoder or layout is built anew
+VERSION = f"2 opencv {cv2.__version__}"  # a cache of another decoder or layout is built anew
 HOURS = 3 * 3600.0  # as long as another process may take to build it
 SPARE = 100e6  # bytes that a build leaves free
-
-
-@dataclass(frozen=True)
-class Form:
-    """How a picture is kept: fitted to a square of `side` pixels by `resize`, or "shrunk" to `side` on its shorter side."""
-
-    side: int
-    resize: str = "shrunk"
-
-    def of(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 → (h, w, 3) uint8."""
-        if self.resize != "shrunk":
-            return fit(image, self.side, self.resize)
-        height, width = self.shape(*image.shape[:2])
-        return image if (height, width) == image.shape[:2] else resize(image, height, width)
-
-    def shape(self, height: int, width: int) -> tuple[int, int]:
-        """Of what is kept, for a picture of this height and width."""
-        if self.resize != "shrunk":
-            return self.side, self.side
-        scale = min(1.0, self.side / min(height, width))
-        return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 @dataclass
@@ -55,16 +33,16 @@ class Cache:
 
     file: Path
     places: dict[str, tuple[int, int, int]]  # offset in bytes, height, width
-    _pixels: np.memmap | None = field(default=None, repr=False)
+    _pixels: np.ndarray | None = field(default=None, repr=False)
 
     def read(self, path: str) -> np.ndarray | None:
-        """A copy of the picture (H, W, 3) uint8 RGB; None for one that is not in the cache."""
+        """The picture (H, W, 3) uint8 RGB, as it lies in the file: read-only. None for one that is not in the cache."""
         if path not in self.places:
             return None
         if self._pixels is None:
-            self._pixels = np.memmap(self.file, np.uint8, "r")
+            self._pixels = np.asarray(np.memmap(self.file, np.uint8, "r"))  # as slicing a memmap itself takes ten times as long
         offset, height, width = self.places[path]
-        return np.array(self._pixels[offset : offset + height * width * 3]).reshape(height, width, 3)
+        return self._pixels[offset : offset + height * width * 3].reshape(height, width, 3)
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_pixels": None}
@@ -152,7 +130,7 @@ def _build(
 def _keep(file: int, path: Path, form: Form, shape: tuple[int, int], offset: int) -> bool:
     """Decode a picture and write it to its place. False for one that can't be read, or is not what its header said."""
     try:
-        image = form.of(read(path))
+        image = form.of(read(path, form))
     except ImageError:
         return False
     if image.shape[:2] != shape:
@@ -171,8 +149,10 @@ def _expected(path: Path, form: Form) -> tuple[int, int]:
         with Image.open(path) as picture:
             width, height = picture.size
             turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF's orientation: on its side
+            reduction = form.reduction(height, width) if picture.format in ("JPEG", "MPO") else 1
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return 0, 0
+    height, width = -(-height // reduction), -(-width // reduction)  # as libjpeg rounds
     return form.shape(*((width, height) if turned else (height, width)))
 
 

@@ -1,6 +1,7 @@
 """One decoder everywhere, cv2: it applies a photograph's EXIF rotation, which PIL and torchvision do not."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**30))
@@ -10,15 +11,46 @@ import numpy as np
 
 from src.errors import UserError
 
+# cv2's flags beside IMREAD_COLOR_RGB, which makes them colour: those named so would ask for BGR as well.
+REDUCED = {2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
+
 
 class ImageError(UserError):
     """An image can't be read. It stops the run: it is never replaced by a neighbour or by a black picture."""
 
 
-def read(path: Path) -> np.ndarray:
+@dataclass(frozen=True)
+class Form:
+    """What is needed of a picture: the square of `side` pixels that `resize` fits it to, or "shrunk": its shorter side."""
+
+    side: int
+    resize: str = "shrunk"
+
+    def of(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 → (h, w, 3) uint8."""
+        if self.resize != "shrunk":
+            return fit(image, self.side, self.resize)
+        height, width = self.shape(*image.shape[:2])
+        return image if (height, width) == image.shape[:2] else resize(image, height, width)
+
+    def shape(self, height: int, width: int) -> tuple[int, int]:
+        """Of a picture of this height and width in this form; one that is smaller is not grown to be shrunk."""
+        if self.resize != "shrunk":
+            return self.side, self.side
+        scale = min(1.0, self.side / min(height, width))
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def reduction(self, height: int, width: int) -> int:
+        """1, 2, 4 or 8: by how much smaller a JPEG may be decoded and still be at least as large as this form."""
+        decisive = (max if self.resize == "pad" else min)(height, width)
+        return max(factor for factor in (1, *REDUCED) if factor == 1 or decisive // factor >= self.side)
+
+
+def read(path: Path, form: Form | None = None) -> np.ndarray:
     """An image file as RGB uint8 (height, width, 3): grey is spread, alpha dropped, 16 bits scaled to 8, rotated by EXIF.
 
-    Raises ImageError saying what is wrong with the file.
+    form: what it will be used for. A JPEG at least twice as large is then decoded at 1/2, 1/4 or 1/8 of its size, by libjpeg
+    from the low frequencies alone. Raises ImageError saying what is wrong with the file.
     """
     try:
         encoded = np.fromfile(path, np.uint8)
@@ -27,12 +59,32 @@ def read(path: Path) -> np.ndarray:
     if not len(encoded):
         raise ImageError(f"{path}: the file is empty")
     try:
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB | _reduced(encoded, form))
     except cv2.error as error:
         raise ImageError(f"{path}: {error.err}") from None
     if image is None:
         raise ImageError(f"{path}: not an image that OpenCV can decode ({len(encoded):,} bytes)")
     return image
+
+
+def _reduced(encoded: np.ndarray, form: Form | None) -> int:
+    size = None if form is None else jpeg_size(encoded.data)
+    return 0 if size is None else REDUCED.get(form.reduction(*size), 0)
+
+
+def jpeg_size(encoded: memoryview) -> tuple[int, int] | None:
+    """Height and width by a JPEG's frame header, before EXIF turns it; None for what is none (ITU-R T.81, B.2.2)."""
+    if encoded[:2] != b"\xff\xd8":
+        return None
+    place = 2
+    while place + 9 <= len(encoded) and encoded[place] == 0xFF:
+        marker = encoded[place + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = (int.from_bytes(encoded[place + at : place + at + 2], "big") for at in (5, 7))
+            return (height, width) if height and width else None
+        filling = marker == 0xFF
+        place += 1 if filling else 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
+    return None
 
 
 def fit(image: np.ndarray, size: int, how: str) -> np.ndarray:

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from src.config import Config
 from src.cores import cores
 from src.data.cache import Cache
-from src.data.image import ImageError, fit, read
+from src.data.image import Form, ImageError, read
 
 if TYPE_CHECKING:
     from src.data.augmentation import Augmentation  # albumentations takes seconds to import, and prediction doesn't need it
@@ -32,7 +32,8 @@ class Images(Dataset):
         cache: Cache | None = None,
     ) -> None:  # fmt: skip
         self.root, self.ids, self.paths = root, np.array(ids, dtype=str), np.array(paths, dtype=str)
-        self.size, self.resize, self.augmentation, self.cache = size, resize, augmentation, cache
+        self.augmentation, self.cache = augmentation, cache
+        self.form = Form(size, resize) if augmentation is None else augmentation.form
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -44,11 +45,11 @@ class Images(Dataset):
         try:
             image = self.cache.read(path) if self.cache is not None else None
             if image is None:
-                image = read(self.root / path)
+                image = read(self.root / path, self.form)
         except ImageError as error:
             return row, f"{error}; row {row}, id {str(self.ids[row])!r}"
         if self.augmentation is None:
-            return row, fit(image, self.size, self.resize)
+            return row, self.form.of(image)
         return row, self.augmentation(image, epoch, str(self.ids[row]))
 
 
@@ -162,7 +163,11 @@ def _collate(samples: list[tuple[int, np.ndarray | str]]) -> tuple[torch.Tensor,
     for _, image in samples:
         if isinstance(image, str):
             return rows, image
-    return rows, torch.from_numpy(np.stack([image for _, image in samples]))
+    return rows, default_collate([_tensor(image) for _, image in samples])  # in a worker: into shared memory at once
+
+
+def _tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(image if image.flags.writeable else image.copy())  # what lies in the cache isn't
 
 
 def _start_worker(_: int) -> None:

@@ -50,9 +50,13 @@ class ImageInput:
 
     def normalise(self, images: torch.Tensor, channels_last: bool) -> torch.Tensor:
         """(n, H, W, 3) uint8 on any device → (n, 3, H, W) float32 there, in the memory format asked for."""
-        mean = torch.tensor(self.mean, device=images.device) * 255
-        std = torch.tensor(self.std, device=images.device) * 255
-        pixels = ((images.float() - mean) / std).permute(0, 3, 1, 2)  # a view: NHWC bytes are channels_last already
+        count, height, width, channels = images.shape
+        pixels = images.reshape(count, height, width * channels).float()
+        # Whole rows at a time, in one pass: channel by channel, CPU can't use its vector units and takes six times as long.
+        scale = (1 / (255 * torch.tensor(self.std, device=images.device))).repeat(width)
+        shift = (-torch.tensor(self.mean, device=images.device) / torch.tensor(self.std, device=images.device)).repeat(width)
+        torch.addcmul(shift, pixels, scale, out=pixels)
+        pixels = pixels.reshape(images.shape).permute(0, 3, 1, 2)  # a view: NHWC bytes are channels_last already
         return pixels.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 

@@ -17,8 +17,10 @@ from src.competitions.predictions import Predictions
 from src.competitions.tables import class_indices
 from src.config import FULL, Config
 from src.cores import cores
-from src.data import augmentation, prepare
-from src.data.cache import Cache, Form, open_cache
+from src.data import prepare
+from src.data.augmentation import Augmentation
+from src.data.cache import Cache, open_cache
+from src.data.image import Form
 from src.data.loader import Images, ShuffledBatches, choose_workers, make_loader, ordered_loader
 from src.errors import UserError
 from src.files import locked
@@ -203,10 +205,8 @@ class _Fold:
     def _loader(self, size: int) -> DataLoader:
         """Of the training rows, shuffled and augmented, at `size` pixels."""
         config, rows, how = self.config, self.data.train, self.config.data.resize
-        recipe = augmentation.Augmentation(
-            config.data.augmentation, size, how, config.competition.label_preserving, config.train.seed
-        )
-        cache = self._cache(augmentation.form(config.data.augmentation, size, how))
+        recipe = Augmentation(config.data.augmentation, size, how, config.competition.label_preserving, config.train.seed)
+        cache = self._cache(recipe.form)
         images = Images(self.data.root, rows["id"].tolist(), rows["path"].tolist(), size, how, recipe, cache)
         workers = choose_workers(config.data.workers, self.device)
         return make_loader(images, self._order(self.data.labels(rows)), workers, self.device.type == "cuda")

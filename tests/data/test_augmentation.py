@@ -1,6 +1,9 @@
 """src/data/augmentation.py: what is drawn is a function of (seed, epoch, row id) alone."""
 
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import albumentations as A
 import numpy as np
@@ -98,6 +101,38 @@ def test_the_recipe_none_only_fits_the_image(how):
 
 @pytest.mark.parametrize("wrong", [lambda: A.CoarseDropout(max_holes=8), lambda: A.HorizontalFlip(probability=0.5)])
 def test_an_argument_that_albumentations_does_not_know_is_an_error(monkeypatch, wrong):
-    monkeypatch.setattr(augmentation, "_recipe", lambda name, size: (True, [wrong()]))
+    monkeypatch.setattr(A, "Affine", lambda **_: wrong())
     with pytest.raises(UserWarning, match="not valid"):
         make("light")
+
+
+@pytest.mark.parametrize("name", ["hflip", "vflip", "turns"])
+def test_turns_are_all_drawn_and_rearrange_the_pixels_alone(name):
+    square = np.random.default_rng(1).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    choices = augmentation.TURNS[name]
+    seen = {(square if turn is None else turn(square)).tobytes() for turn in choices}
+    expected = {
+        "hflip": [square, square[:, ::-1]],
+        "vflip": [square, square[::-1]],
+        "turns": [np.rot90(square, k) for k in range(4)],
+    }
+    assert seen == {image.tobytes() for image in expected[name]}
+    assert len(seen) == len(choices)
+
+
+def test_recipes_without_albumentations_do_not_import_it():
+    code = (
+        "import sys; from src.data.augmentation import Augmentation; Augmentation('medium', 32, 'crop', ('hflip',), 0); "
+        "sys.exit('albumentations' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(augmentation.__file__).parents[2])
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@given(size=st.integers(8, 400))
+def test_the_smallest_square_crop_of_a_picture_in_its_form_has_the_model_s_pixels(recipe, size):
+    augment = make(recipe, size=size)
+    smallest = augment.recipe.smallest_crop if augment.recipe else None
+    assert augment.form.side >= size
+    if smallest is not None:
+        assert augment.form.side * smallest**0.5 >= size

@@ -42,10 +42,11 @@ def opened(root: Path, form: Form = SQUARE, paths: list[str] | None = None) -> t
 
 @pytest.mark.parametrize("how", ["crop", "squash", "pad"])
 def test_fitted_pictures_are_to_the_bit_what_decoding_and_fitting_gives(root: Path, how: str):
-    kept, said = opened(root, Form(20, how))
+    form = Form(20, how)
+    kept, said = opened(root, form)
     assert said == [f"cache: 7 pictures, 0.0 GB, in {root}/.cache/20-{how}: built once"]
     for name in names(root):
-        assert np.array_equal(kept.read(name), fit(read(root / name), 20, how))
+        assert np.array_equal(kept.read(name), form.of(read(root / name, form)))
 
 
 def test_shrunk_pictures_keep_their_shape_and_small_ones_every_pixel(root: Path):
@@ -168,8 +169,8 @@ def test_two_processes_that_start_together_build_it_once(root: Path):
 @pytest.mark.parametrize("recipe", ["none", "light", "medium", "strong"])
 @pytest.mark.parametrize("how", ["crop", "squash"])
 def test_with_the_cache_a_recipe_draws_the_same_and_fitted_ones_give_the_same_bits(root: Path, recipe: str, how: str):
-    kept, _ = opened(root, augmentation.form(recipe, 16, how))
     draw = augmentation.Augmentation(recipe, 16, how, ("hflip",), 0)
+    kept, _ = opened(root, draw.form)
     ids = names(root)
     plain, cached = (Images(root, ids, ids, 16, how, draw, each) for each in (None, kept))
     for row in range(len(ids)):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from src.data.image import ImageError, fit, read, resize
+from src.data.image import Form, ImageError, fit, jpeg_size, read, resize
 from src.errors import UserError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -164,3 +164,75 @@ def test_shrinking_averages_instead_of_skipping_pixels():
     checkered = np.indices((64, 64)).sum(axis=0)[..., None].repeat(3, axis=2) % 2 * np.uint8(255)
     small = resize(checkered.astype(np.uint8), 8, 8)
     assert np.abs(small.astype(int) - 127.5).max() <= 1
+
+
+# Reading what is needed alone
+
+
+def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """(height, width, 3) uint8: soft shapes with some grain, as a camera's."""
+    rng = np.random.default_rng(seed)
+    soft = cv2.resize(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.clip(soft + rng.normal(0, 4, soft.shape), 0, 255).astype(np.uint8)
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(8, 600), st.sampled_from([*HOW, "shrunk"]))
+def test_what_is_decoded_smaller_is_still_as_large_as_its_form(height: int, width: int, side: int, how: str):
+    form = Form(side, how)
+    reduction = form.reduction(height, width)
+    decisive = max(height, width) if how == "pad" else min(height, width)
+    assert reduction in (1, 2, 4, 8)
+    assert reduction == 1 or decisive / reduction >= side
+    assert reduction == 8 or decisive / (2 * reduction) < side + 1 / 2
+
+
+@pytest.mark.parametrize("how", [*HOW, "shrunk"])
+@pytest.mark.parametrize(("height", "width"), [(600, 800), (800, 640), (208, 192)])
+def test_a_large_jpeg_decoded_smaller_looks_as_if_it_had_been_decoded_whole(tmp_path, how, height, width):
+    path, form = write(tmp_path / "a.jpg", photograph(height, width), cv2.IMWRITE_JPEG_QUALITY, 92), Form(64, how)
+    whole, smaller = read(path), read(path, form)
+    reduction = form.reduction(height, width)
+    assert smaller.shape == (-(-height // reduction), -(-width // reduction), 3)
+    assert reduction > 1
+    fitted, expected = form.of(smaller).astype(int), form.of(whole).astype(int)
+    if fitted.shape == expected.shape:  # shrunk, a side may round to one pixel more
+        assert np.abs(fitted - expected).mean() < 1.5
+
+
+def test_a_jpeg_of_less_than_twice_the_size_is_decoded_whole_to_the_bit(tmp_path):
+    path = write(tmp_path / "a.jpg", photograph(127, 140))
+    assert np.array_equal(read(path, Form(64)), read(path))
+
+
+def test_other_formats_are_decoded_whole(tmp_path):
+    for suffix in (".png", ".webp", ".bmp", ".tif"):
+        path = write(tmp_path / f"a{suffix}", photograph(300, 300))
+        assert np.array_equal(read(path, Form(32)), read(path))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_what_is_decoded_smaller_too(tmp_path, orientation):
+    jpeg = cv2.imencode(".jpg", photograph(300, 480))[1].tobytes()
+    path = tmp_path / "a.jpg"
+    path.write_bytes(rotated(jpeg, orientation))
+    form = Form(50, "squash")
+    assert read(path, form).shape == ((75, 120, 3) if orientation < 5 else (120, 75, 3))
+    assert np.abs(form.of(read(path, form)).astype(int) - form.of(read(path))).mean() < 1.5
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.booleans(), st.booleans())
+def test_a_jpeg_s_size_is_what_its_decoder_finds(height: int, width: int, progressive: bool, grey: bool):
+    image = np.zeros((height, width) if grey else (height, width, 3), np.uint8)
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive)]
+    assert jpeg_size(cv2.imencode(".jpg", image, options)[1].data) == (height, width)
+
+
+@given(st.binary(max_size=64))
+def test_a_damaged_header_has_no_size_and_ends(rest: bytes):
+    found = jpeg_size(memoryview(b"\xff\xd8" + rest))
+    assert found is None or (found[0] > 0 and found[1] > 0)
+
+
+def test_what_is_no_jpeg_has_no_size():
+    assert jpeg_size(memoryview(b"")) is None
+    assert jpeg_size(memoryview(b"\x89PNG\r\n\x1a\n" + bytes(40))) is None
