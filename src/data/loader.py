@@ -1,6 +1,7 @@
 """Batches of uint8 images. Workers ship (H, W, C) bytes, a quarter of float's traffic; normalising happens on the device."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from src.data.image import Form, ImageError, read
 
 if TYPE_CHECKING:
     from src.data.augmentation import Augmentation  # albumentations takes seconds to import, and prediction doesn't need it
+
+warnings.filterwarnings("ignore", "This DataLoader will create")  # train.py says it in our terms
 
 Key = tuple[int, int]  # (epoch, row): persistent workers never see a changed dataset.epoch, so the sampler carries it
 Batch = tuple[np.ndarray, torch.Tensor]  # rows (n,) int64, images (n, size, size, 3) uint8

@@ -12,6 +12,7 @@ import os
 import re
 import socket
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -52,12 +53,21 @@ class ImageInput:
         """(n, H, W, 3) uint8 on any device → (n, 3, H, W) float32 there, in the memory format asked for."""
         count, height, width, channels = images.shape
         pixels = images.reshape(count, height, width * channels).float()
-        # Whole rows at a time, in one pass: channel by channel, CPU can't use its vector units and takes six times as long.
-        scale = (1 / (255 * torch.tensor(self.std, device=images.device))).repeat(width)
-        shift = (-torch.tensor(self.mean, device=images.device) / torch.tensor(self.std, device=images.device)).repeat(width)
+        scale, shift = _row_of(self, width, images.device)
         torch.addcmul(shift, pixels, scale, out=pixels)
         pixels = pixels.reshape(images.shape).permute(0, 3, 1, 2)  # a view: NHWC bytes are channels_last already
         return pixels.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+@lru_cache
+def _row_of(fed: ImageInput, width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and shift (width * 3,) float32, by which a row of bytes is normalised.
+
+    Whole rows at a time: channel by channel, CPU can't use its vector units and takes six times as long. Kept, as making them
+    on a GPU would wait for its queue.
+    """
+    mean, std = torch.tensor(fed.mean), torch.tensor(fed.std)
+    return (1 / (255 * std)).repeat(width).to(device), (-mean / std).repeat(width).to(device)
 
 
 def create(config: ModelConfig, classes: int, seed: int = 0) -> tuple[nn.Module, ImageInput]:

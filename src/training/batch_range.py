@@ -153,7 +153,7 @@ def measure(training: Training, labels: torch.Tensor, size: int) -> float:
     config, device = training.config, training.device
     pixels = max(config.image_sizes or (training.fed.size,))
     images = torch.randint(256, (size, pixels, pixels, 3), dtype=torch.uint8, device=device)
-    target = labels[torch.arange(size, device=labels.device) % len(labels)]
+    target = labels[torch.arange(size) % len(labels)].to(device)
     parts, started = min(2, config.accumulate), 0.0
     for step in range(WARM_UP + TIMED):
         if step == WARM_UP:

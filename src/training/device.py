@@ -29,12 +29,14 @@ def choose_device(wanted: str) -> torch.device:
 def choose_precision(config: TrainConfig, device: torch.device) -> tuple[torch.dtype, str]:
     """The dtype of autocast and why. float32 means no autocast; float16 needs a gradient scaler."""
     named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    # The default argument says yes on a T4, which only emulates bf16, slowly.
+    emulated = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
     if config.precision != "auto":
-        return named[config.precision], "as configured"
+        slow = ", though this GPU only emulates bf16: --train.precision fp16 is faster" if emulated else ""
+        return named[config.precision], "as configured" + (slow if config.precision == "bf16" else "")
     if device.type != "cuda":
         return torch.float32, f"on {device.type} lower precision was measured slower or is not complete"
-    # The default argument says yes on a T4, which only emulates bf16, slowly.
-    if torch.cuda.is_bf16_supported(including_emulation=False):
+    if not emulated:
         return torch.bfloat16, "the GPU has native bf16, which needs no scaler"
     return torch.float16, "the GPU has no native bf16 (as Kaggle's T4 and P100)"
 

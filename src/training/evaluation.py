@@ -51,13 +51,27 @@ def over_images(
     the next batch's find no room there. 11,000 images of 32 pixels took 130 MiB more so.
     """
     hidden = None if processes.first else True  # None: shown on a terminal
+    batches = tqdm(read_batches(loader), desc=title, unit="batch", total=len(loader), leave=False, disable=hidden)
+    results = (
+        (numbers, compute(fed.normalise(images.to(device, non_blocking=True), channels_last))) for numbers, images in batches
+    )
     rows, values, done = np.empty(len(loader) * loader.batch_sampler.batch_size, np.int64), None, 0
-    for numbers, images in tqdm(read_batches(loader), desc=title, unit="batch", total=len(loader), leave=False, disable=hidden):
-        result = compute(fed.normalise(images.to(device, non_blocking=True), channels_last)).cpu().numpy()
+    for numbers, result in _fetched(results):
         values = np.empty((len(rows), *result.shape[1:]), result.dtype) if values is None else values
         rows[done : done + len(numbers)], values[done : done + len(numbers)] = numbers, result
         done += len(numbers)
     return processes.gathered(rows[:done], None if values is None else values[:done])[1]  # None: more processes than batches
+
+
+def _fetched(results: Iterator[tuple[np.ndarray, torch.Tensor]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each result in main memory, one batch late: fetching waits for the GPU, which has the next batch in its queue by then."""
+    held = None
+    for numbers, result in results:
+        if held is not None:
+            yield held[0], held[1].cpu().numpy()
+        held = numbers, result
+    if held is not None:
+        yield held[0], held[1].cpu().numpy()
 
 
 def see(pixels: torch.Tensor, views: tuple[View, ...], size: int) -> Iterator[torch.Tensor]:

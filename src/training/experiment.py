@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from src.competitions.tables import shorten
 from src.config import FULL, Config
+from src.cores import cores
 from src.data import folds, prepare
 from src.errors import UserError
 from src.models import backbone
@@ -53,6 +54,9 @@ def train(
     plan = processes.from_first(lambda: _plan(run, config, wanted, resume, overwrite, device, said))
     many = f" in each of {processes.count} processes" if processes.count > 1 else ""
     said(f"{run.path}: {config.model.name} on {describe(device)}{many}; {str(dtype).removeprefix('torch.')}: {why}")
+    workers, at_hand = config.data.workers or 0, len(cores())
+    if workers > at_hand:
+        said(f"data.workers: {workers} on {at_hand} cores: they take turns, and load no faster than {at_hand}")
     for fold in plan.wanted:
         train_fold(run, config, fold, _fold_data(plan, config, fold, said), plan.folds_sha256, resume, said, clock, processes)
     if processes.first:

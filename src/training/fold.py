@@ -89,6 +89,11 @@ def train_fold(
                 training.train(resume)
     except torch.OutOfMemoryError:
         raise UserError(_memory_is_full(config)) from None
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        why = str(error).strip().partition("\n")[0]
+        raise UserError(f"train.compile: {config.model.name} can't be compiled here ({why}); --train.compile false") from None
 
 
 def trial(
@@ -99,7 +104,7 @@ def trial(
     if config.train.head == "probe":
         one._fit_probe()
     training = one._begin(None)
-    labels = torch.from_numpy(data.labels(data.train)).to(one.device)
+    labels = torch.from_numpy(data.labels(data.train))
     return training, one._loader(training.image_size(one.fed.size)), labels
 
 
@@ -123,6 +128,7 @@ class _Fold:
         self.folder = run.fold(fold)
         self.device = choose_device(config.train.device)
         self.loaded: tuple[int, DataLoader] | None = None  # the training rows, at the size of the epoch before
+        self.advised = False
         self.truth = data.labels(data.held_out)
         self.ids = data.held_out["id"].to_numpy(dtype=str)
         model, self.fed = backbone.create(config.model, len(data.classes), config.train.seed)
@@ -185,6 +191,8 @@ class _Fold:
             self.config.train, self.model, self.fed, labels, len(self.data.classes), self._order(labels).steps,
             self.device, dtype, self.number, self.processes,
         )  # fmt: skip
+        if self.config.train.compile:
+            training.model.compile()
         if state is not None:
             training.load_state_dict(state)
             at = training.position
@@ -230,7 +238,8 @@ class _Fold:
         size = training.image_size(self.fed.size)
         if self.loaded is None or self.loaded[0] != size:
             self.loaded = size, self._loader(size)
-        labels = torch.from_numpy(self.data.labels(self.data.train)).to(self.device)
+            training.compiling = self.config.train.compile
+        labels = torch.from_numpy(self.data.labels(self.data.train))
         title, said_at = self._title(training), time.monotonic()
         for _ in train_epoch(training, self.loaded[1], labels, title):
             said_at = _say_progress(training, title, said_at, self.said)
@@ -248,11 +257,20 @@ class _Fold:
             average_epoch(training, self.loaded[1])
         oof = self._oof(training, held_out) if held_out is not None else None
         row = history.epoch_row(training, time.perf_counter() - started)
+        self._advise(row)
         if not whole:
             self._keep(training, row | history.scores(oof, self.truth, self.config.competition.metric), oof)
             raise OutOfTime(f"fold {self.fold}, epoch {int(row['epoch'])}")
         self._end_epoch(training, row, oof, tracker, self._title(training))
         self.clock.longest_ending = max(self.clock.longest_ending, time.perf_counter() - started)
+
+    def _advise(self, row: Row) -> None:
+        """Once, where much of the time waited for data: which knob helps."""
+        workers = choose_workers(self.config.data.workers, self.device)
+        hint = history.waiting(row["data_wait"], workers, len(cores()), self.config.data.cache)
+        if hint and not self.advised:
+            self.said(f"fold {self.fold}: {hint}")
+            self.advised = True
 
     def _oof(self, training: Training, held_out: DataLoader) -> Predictions:
         """The validation rows' logits by the weights to keep, as training sees them: no TTA."""

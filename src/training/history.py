@@ -14,6 +14,7 @@ from src.training.device import peak_memory
 from src.training.training import Training
 
 Row = dict[str, float]
+LONG_WAIT = 0.2  # of the time
 COLUMNS = ["epoch", "lr", "train_loss", "seconds", "img_per_s", "data_wait", "memory_gb"]  # before the scores
 
 
@@ -25,8 +26,8 @@ def epoch_row(training: Training, validating: float) -> Row:
         "lr": training.optimizer.param_groups[-1]["lr"],
         "train_loss": at.losses / at.images,
         "seconds": round(at.seconds + validating, 3),
-        "img_per_s": round(at.images / at.seconds, 2),
-        "data_wait": round(at.waited / at.seconds, 4),
+        "img_per_s": round(at.speed, 2),
+        "data_wait": round(at.data_wait, 4),
         "memory_gb": round(peak_memory(training.device), 3),
     }
 
@@ -60,6 +61,15 @@ def line(row: Row) -> str:
     shown += [f"{name} {value:.4f}" for name, value in row.items() if name.startswith("val_")]
     shown += [f"lr {row['lr']:.1e}", f"{row['img_per_s']:.0f} img/s", f"data {row['data_wait']:.0%}"] if trained else []
     return "  ".join([*shown, f"{row['memory_gb']:.1f} GB", time.strftime("%H:%M:%S", time.gmtime(row["seconds"]))])
+
+
+def waiting(share: float, workers: int, cores: int, cached: bool) -> str:
+    """What to do where a large share of an epoch waited for data; "" where it is small, or nothing is left to turn."""
+    ways = [] if cached else ["--data.cache true"]
+    ways += [f"--data.workers {cores} (now {workers})"] if workers < cores else []
+    if share < LONG_WAIT or not ways:
+        return ""
+    return f"{share:.0%} of the time waited for data: {' or '.join(ways)} may help"
 
 
 def write(rows: list[Row], path: Path) -> None:

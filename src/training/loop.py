@@ -4,18 +4,18 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from src.data.loader import Batch, read_batches
+from src.data.loader import read_batches
 from src.errors import UserError
 from src.models.backbone import freeze, train_mode
 from src.training.checkpoint import seed_step
 from src.training.device import peak_memory
+from src.training.feed import feed
 from src.training.training import Training
 
 READ_EVERY = {"cpu": 1}  # steps between two looks at the loss, by kind of device; 20 on the others
@@ -25,7 +25,7 @@ REFRESHED = 100  # batches over which BatchNorm's statistics of averaged weights
 def train_epoch(training: Training, loader: DataLoader, labels: torch.Tensor, title: str) -> Iterator[None]:
     """Train from the position to the end of its epoch. Yields after every update, where the state may be saved or left.
 
-    labels: (rows,) int64 on the device. Raises UserError where the loss is not finite, naming the step.
+    labels: (rows,) int64 in main memory. Raises UserError where the loss is not finite, naming the step.
     """
     config, at, processes = training.config, training.position, training.processes
     freeze(training.model, training.optimizer, training.frozen)
@@ -37,22 +37,25 @@ def train_epoch(training: Training, loader: DataLoader, labels: torch.Tensor, ti
     with tqdm(
         total=training.steps, initial=at.step, desc=title, unit="step", leave=False, disable=hidden, mininterval=0.5
     ) as bar:
-        for rows, images, waited in timed(read_batches(loader)):
+        for images, target, waited in feed(loader, labels, training.device):
             started = time.perf_counter()
             seed_step(config.seed, training.fold, at.epoch, at.step, processes.rank)
             updating = (at.step + 1) % config.accumulate == 0 or at.step + 1 == training.steps
             with contextlib.nullcontext() if updating else processes.no_sync(model):
-                loss = step_forward(training, model, images, labels[torch.from_numpy(rows).to(labels.device)])
+                loss = step_forward(training, model, images, target)
                 training.scaler.scale(loss / group_size(training, at.step)).backward()
             training.unread.append(loss.detach())
             at.step += 1
-            at.images += len(rows) * processes.count
+            at.images += len(target) * processes.count
             if len(training.unread) == every or at.step == training.steps:
                 read_losses(training)
             if updating:
                 update(training)
-            at.waited += waited
-            at.seconds += waited + time.perf_counter() - started
+            if training.compiling:
+                training.compiling, at.untimed = False, at.untimed + len(target) * processes.count
+            else:
+                at.waited += waited
+                at.seconds += waited + time.perf_counter() - started
             bar.update()
             bar.set_postfix_str(progress(training), refresh=False)
             if updating:
@@ -134,14 +137,6 @@ def progress(training: Training) -> str:
     at, rate = training.position, training.optimizer.param_groups[-1]["lr"]
     read = at.images - len(training.unread) * (at.images // max(1, at.step))
     return (
-        f"loss {at.losses / max(1, read):.4f}  lr {rate:.1e}  {at.images / at.seconds:.0f} img/s  "
-        f"data {at.waited / at.seconds:.0%}  {peak_memory(training.device):.1f} GB"
+        f"loss {at.losses / max(1, read):.4f}  lr {rate:.1e}  {at.speed:.0f} img/s  "
+        f"data {at.data_wait:.0%}  {peak_memory(training.device):.1f} GB"
     )
-
-
-def timed(batches: Iterator[Batch]) -> Iterator[tuple[np.ndarray, torch.Tensor, float]]:
-    """Batches, each with the seconds that it was waited for."""
-    started = time.perf_counter()
-    for rows, images in batches:
-        yield rows, images, time.perf_counter() - started
-        started = time.perf_counter()

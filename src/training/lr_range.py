@@ -12,10 +12,10 @@ from timm.scheduler.scheduler import Scheduler
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from src.data.loader import Batch, read_batches
 from src.errors import UserError
 from src.models.backbone import freeze, train_mode
 from src.training.checkpoint import seed_step
+from src.training.feed import Fed, feed
 from src.training.loop import step_forward, update
 from src.training.lr_curve import Curve
 from src.training.training import Position, Training
@@ -42,17 +42,17 @@ def find_lr(
 
     `training` is worn out by it: throw it away. Accumulation, clipping, mixing and frozen layers are as configured. Ends
     early where the loss is not finite, or its average 4 times its minimum and twice where it began: a head that starts
-    from the probe has batches whose losses differ fourfold. labels: (rows,) int64 on the device. Raises UserError where
+    from the probe has batches whose losses differ fourfold. labels: (rows,) int64 in main memory. Raises UserError where
     the loss is not finite from the first update on.
     """
     rates, losses = np.geomspace(lowest, highest, steps), []
     training = replace(training, position=Position(), scheduler=_Ramp(training.optimizer, rates), ema=None)
     freeze(training.model, training.optimizer, training.frozen)
     train_mode(training.model, training.frozen)
-    batches = _endless(loader)
+    batches = _endless(loader, labels, training.device)
     with tqdm(total=steps, desc="learning rates", unit="update", leave=False, disable=None) as bar:
         for rate in rates:
-            losses.append(_update(training, batches, labels))
+            losses.append(_update(training, batches))
             bar.update()
             bar.set_postfix_str(f"loss {losses[-1]:.4f}  lr {rate:.1e}", refresh=False)
             if _is_over(losses, steps):
@@ -62,13 +62,13 @@ def find_lr(
     return Curve(rates[: len(losses)], np.array(losses), training.config.lr)
 
 
-def _update(training: Training, batches: Iterator[Batch], labels: torch.Tensor) -> float:
+def _update(training: Training, batches: Iterator[Fed]) -> float:
     """One update on the next batches: their mean loss before it; inf where that is not finite."""
     config, at, total = training.config, training.position, 0.0
     for _ in range(config.accumulate):
-        rows, images = next(batches)
+        images, target, _ = next(batches)
         seed_step(config.seed, training.fold, at.epoch, at.step)
-        loss = step_forward(training, training.model, images, labels[torch.from_numpy(rows).to(labels.device)])
+        loss = step_forward(training, training.model, images, target)
         training.scaler.scale(loss / config.accumulate).backward()
         at.step += 1
         total += loss.item() / config.accumulate
@@ -76,11 +76,11 @@ def _update(training: Training, batches: Iterator[Batch], labels: torch.Tensor) 
     return total if np.isfinite(total) else np.inf
 
 
-def _endless(loader: DataLoader) -> Iterator[Batch]:
+def _endless(loader: DataLoader, labels: torch.Tensor, device: torch.device) -> Iterator[Fed]:
     """Epoch after epoch from the first on."""
     loader.batch_sampler.epoch, loader.batch_sampler.first = 0, 0
     while True:
-        yield from read_batches(loader)
+        yield from feed(loader, labels, device)
         loader.batch_sampler.epoch += 1
 
 

@@ -29,6 +29,17 @@ class Position:
     images: int = 0
     seconds: float = 0.0
     waited: float = 0.0  # of these, for data
+    untimed: int = 0  # images of steps that compiled the model, which are not in the seconds
+
+    @property
+    def speed(self) -> float:
+        """Images a second."""
+        return (self.images - self.untimed) / self.seconds if self.seconds else 0.0
+
+    @property
+    def data_wait(self) -> float:
+        """Share of the time in which the loader was waited for."""
+        return self.waited / self.seconds if self.seconds else 0.0
 
 
 @dataclass
@@ -51,6 +62,7 @@ class Training:
     position: Position = field(default_factory=Position)
     history: list[dict[str, float]] = field(default_factory=list)
     best: float | None = None
+    compiling: bool = False  # whether the next step compiles the model
     unread: list[torch.Tensor] = field(default_factory=list)  # losses nobody waited for yet: reading one stops the GPU's queue
 
     @property

@@ -15,10 +15,11 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from conftest import write_dogs_vs_cats
 from src.competitions.predictions import Predictions
+from src.cores import cores
 from src.data.image import ImageError
 from src.errors import UserError
 from src.models import backbone
-from src.training import checkpoint, clock, fold, loop
+from src.training import checkpoint, clock, experiment, fold, loop
 from src.training.run import Run
 from tiny_runs import CLOCK, history, tiny, train
 
@@ -232,6 +233,53 @@ def test_a_full_gpu_says_which_knobs_to_turn(dogs: Path, tmp_path: Path, monkeyp
         train(Run(tmp_path / "full"), tiny(dogs))
     assert "--train.grad_checkpointing true" in str(told.value)
     assert "--model.image_size" in str(told.value)
+
+
+def compiled_by(backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile without inductor, which takes half a minute to start."""
+    real = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda model: real(model, backend=backend))
+
+
+def test_a_compiled_model_trains_to_the_same_weights_and_its_first_step_is_not_timed(
+    dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plain, compiled, graphs = Run(tmp_path / "plain"), Run(tmp_path / "compiled"), []
+    train(plain, tiny(dogs, train__ema=0.5))
+    compiled_by(lambda graph, _: graphs.append(graph) or graph.forward, monkeypatch)
+    real = fold.history.epoch_row
+    untimed = []
+    monkeypatch.setattr(fold.history, "epoch_row", lambda t, *rest: untimed.append(t.position.untimed) or real(t, *rest))
+    train(compiled, tiny(dogs, train__ema=0.5, train__compile=True))
+    assert graphs
+    assert untimed == [4, 0]
+    one, other = (load_file(run.fold("0") / "model.safetensors") for run in (plain, compiled))
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(other[name], tensor, msg=name)
+
+
+def test_a_model_that_cannot_be_compiled_is_one_line(dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: object) -> None:
+        raise RuntimeError("no compiler here")
+
+    compiled_by(broken, monkeypatch)
+    with pytest.raises(UserError, match=r"^train\.compile: cifar_net can't be compiled here \(.*\); --train\.compile false$"):
+        train(Run(tmp_path / "run"), tiny(dogs, train__compile=True))
+
+
+def test_a_long_wait_for_data_is_said_once_with_the_knob(dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fold.history, "LONG_WAIT", 0.0)
+    said = train(Run(tmp_path / "run"), tiny(dogs))
+    assert [line.partition(": ")[2].partition("% ")[2] for line in said if "waited for data" in line] == [
+        f"of the time waited for data: --data.cache true or --data.workers {len(cores())} (now 0) may help"
+    ]
+
+
+def test_more_workers_than_cores_are_said(dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(experiment, "cores", lambda: [0])
+    said = train(Run(tmp_path / "run"), tiny(dogs, data__workers=2, train__epochs=1))
+    assert "data.workers: 2 on 1 cores: they take turns, and load no faster than 1" in said
 
 
 def test_what_an_earlier_model_predicted_goes_with_it(dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
