@@ -3,8 +3,8 @@
     python benchmarks/loader.py --pictures FOLDER [--size 224] [--batch 64] [--workers 2] [--repeats 5] [--huge 0]
 
 FOLDER holds train/CLASS.NUMBER.jpg as Dogs vs. Cats does, in their original size. Every way gives normalised float batches of
-augmented crops in channels_last or as it comes; all take their turns within each repeat, and the ratios are of one repeat's
-times. --huge N joins N collages of 4000 × 3000 pixels, put together from the pictures, instead of the pictures themselves.
+augmented crops in channels_last or as it comes; each runs in a process of its own, they take turns, and the ratios are of one
+round's times. --huge N makes N collages of 4000 × 3000 pixels from the pictures, and loads those.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import albumentations as A
@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from record import record  # noqa: E402
+from turns import Apart, show, table, take_turns  # noqa: E402
 
 from src.data.augmentation import Augmentation  # noqa: E402
 from src.data.cache import open_cache  # noqa: E402
@@ -34,12 +35,13 @@ from src.models.backbone import ImageInput  # noqa: E402
 from src.training.device import choose_device  # noqa: E402
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+BY_CLASS = "by_class"
 
 
 class Ours:
-    """The medium recipe: uint8 from the workers, normalised where the model is."""
+    """The medium recipe: uint8 from the workers, normalised where the model is; with the settings that train.py makes."""
 
-    def __init__(self, root: Path, size: int, batch: int, workers: int, cached: bool) -> None:
+    def __init__(self, root: Path, size: int, batch: int, workers: int, cached: bool = False) -> None:
         paths = sorted(path.relative_to(root).as_posix() for path in root.glob("train/*.jpg"))
         draw = Augmentation("medium", size, "crop", ("hflip",), 0)
         kept = open_cache(root, paths, draw.form, root / ".cache", 2, print) if cached else None
@@ -84,7 +86,7 @@ def timms(root: Path, size: int, batch: int, workers: int) -> Iterable[torch.Ten
     """Its default training transforms; the folder is read as one class a subfolder."""
     from timm.data import create_dataset, create_loader
 
-    data = create_dataset("", root=str(_by_class(root)), is_training=True)
+    data = create_dataset("", root=str(root / BY_CLASS), is_training=True)
     loader = create_loader(
         data, (3, size, size), batch, is_training=True, num_workers=workers, mean=MEAN, std=STD,
         use_prefetcher=torch.cuda.is_available(), device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
@@ -104,7 +106,7 @@ def torchvisions(root: Path, size: int, batch: int, workers: int) -> Iterable[to
             v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD),
         ]
     )  # fmt: skip
-    data = ImageFolder(str(_by_class(root)), steps)
+    data = ImageFolder(str(root / BY_CLASS), steps)
     return _Pictures(DataLoader(data, batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=True))
 
 
@@ -119,34 +121,44 @@ class _Pictures:
             yield pictures
 
 
-def _by_class(root: Path) -> Path:
-    """The same files as links, a folder a class."""
-    folder = root / "by_class"
+def link_by_class(root: Path) -> None:
+    """The same files once more, a folder a class."""
     for path in root.glob("train/*.jpg"):
-        link = folder / path.name.partition(".")[0] / path.name
+        link = root / BY_CLASS / path.name.partition(".")[0] / path.name
         link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.exists():
-            link.symlink_to(path.resolve())
-    return folder
+        link.symlink_to(path.resolve())
 
 
-def collages(source: Path, target: Path, count: int) -> None:
-    """Photographs of 4000 × 3000 pixels with the detail of real ones: 8 × 6 of the pictures side by side, at quality 90."""
+def collages(source: Path, target: Path, count: int, across: int) -> float:
+    """Photographs of 4000 × 3000 pixels, put together from real ones, at quality 90. Returns their size in MB, on average.
+
+    across: pictures side by side, one above the other three quarters as many. 8 are as dense as a camera's files, 4 are
+    enlarged two and a half times.
+    """
     paths, rng = sorted(source.glob("train/*.jpg")), np.random.default_rng(0)
+    down, side = across * 3 // 4, 4000 // across
     (target / "train").mkdir(parents=True)
     for number in range(count):
-        tiles = [cv2.resize(cv2.imread(str(path)), (500, 500)) for path in rng.choice(paths, 48)]
-        rows = [np.hstack(tiles[first : first + 8]) for first in range(0, 48, 8)]
+        chosen = rng.choice(paths, across * down)
+        tiles = [cv2.resize(cv2.imread(str(path)), (side, side), interpolation=cv2.INTER_CUBIC) for path in chosen]
+        rows = [np.hstack(tiles[first : first + across]) for first in range(0, len(tiles), across)]
         file = target / "train" / f"{('cat', 'dog')[number % 2]}.{number}.jpg"
         cv2.imwrite(str(file), np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return sum(file.stat().st_size for file in target.glob("train/*.jpg")) / count / 1e6
 
 
-def seconds(way: Iterable[torch.Tensor]) -> tuple[float, int]:
-    """Of one pass, and how many pictures it gave."""
-    started, seen = time.perf_counter(), 0
-    for pictures in way:
-        seen += len(pictures)
-    return time.perf_counter() - started, seen
+def passes(make: Callable[..., Iterable[torch.Tensor]], *given: object) -> Callable[[], float]:
+    """One pass, and its seconds a picture."""
+    warnings.filterwarnings("ignore")
+    way = make(*given)
+
+    def a_pass() -> float:
+        started, seen = time.perf_counter(), 0
+        for pictures in way:
+            seen += len(pictures)
+        return (time.perf_counter() - started) / seen
+
+    return a_pass
 
 
 def main() -> None:
@@ -157,47 +169,31 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--huge", type=int, default=0, help="make so many collages of 12 megapixels and load those")
+    parser.add_argument("--across", type=int, default=4, choices=(4, 8), help="of how many pictures a collage is wide")
     asked = parser.parse_args()
-    warnings.filterwarnings("ignore")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         if asked.huge:
-            collages(asked.pictures, root, asked.huge)
+            megabytes = collages(asked.pictures, root, asked.huge, asked.across)
         else:
             (root / "train").symlink_to((asked.pictures / "train").resolve())
+        link_by_class(root)
         given = (root, asked.size, min(asked.batch, asked.huge or asked.batch), asked.workers)
         ways = {
-            "this repository": Ours(*given, cached=False),
-            "this repository, cached": Ours(*given, cached=True),
-            "cv2, albumentations, ToTensorV2": notebook(*given),
-            "timm, its default transforms": timms(*given),
-            "torchvision, v2 transforms": torchvisions(*given),
+            "this repository": Apart(passes, Ours, *given),
+            "this repository, cached": Apart(passes, Ours, *given, True),
+            "cv2, albumentations, ToTensorV2": Apart(passes, notebook, *given),
+            "timm, its default transforms": Apart(passes, timms, *given),
+            "torchvision, v2 transforms": Apart(passes, torchvisions, *given),
         }
-        for way in ways.values():
-            seconds(way)  # starts the workers and brings the files into memory
-        taken = {name: [] for name in ways}
-        for _ in range(asked.repeats):
-            for name, way in ways.items():
-                spent, seen = seconds(way)
-                taken[name].append(spent / seen)
-    first = np.array(taken["this repository"])
-    rows = [
-        {
-            "way": name,
-            "pictures/s": f"{1 / np.median(each):.0f}",
-            "spread": f"{1 / np.max(each):.0f} to {1 / np.min(each):.0f}",
-            "time against this repository's": f"{np.median(np.array(each) / first):.2f}",
-            "n": len(each),
-        }
-        for name, each in taken.items()
-    ]
-    kind = "photographs of 12 megapixels" if asked.huge else "pictures in their original size"
-    name = "loader-huge" if asked.huge else "loader"
-    options = f" --huge {asked.huge}" if asked.huge else ""
+        rows = table(take_turns(ways, asked.repeats))
+    kind, name, options = "pictures in their original size", "loader", ""
+    if asked.huge:
+        kind = f"JPEGs of 12 megapixels, {megabytes:.1f} MB, {asked.across} real pictures wide"
+        name, options = f"loader-huge-{asked.across}", f" --huge {asked.huge} --across {asked.across}"
     command = f"python benchmarks/loader.py --pictures FOLDER --size {asked.size} --workers {asked.workers}{options}"
     record(name, f"Augmented, normalised batches of {asked.size} pixels from {kind}, {asked.workers} workers.", command, rows)
-    for row in rows:
-        print("  ".join(f"{key}: {value}" for key, value in row.items()))
+    show(rows)
 
 
 if __name__ == "__main__":

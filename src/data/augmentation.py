@@ -54,7 +54,7 @@ class Augmentation:
 
     def __init__(self, recipe: str, size: int, resize: str, label_preserving: tuple[str, ...], seed: int) -> None:
         self.recipe, self.size, self.seed = RECIPES[recipe], size, seed
-        self.turns = [TURNS[name] for name in label_preserving]
+        self.turning = label_preserving
         self.form = Form(size, resize)  # what is needed of a picture
         if self.recipe is not None and self.recipe.smallest_crop is not None:
             self.form = Form(
@@ -69,8 +69,8 @@ class Augmentation:
         smallest = self.recipe.smallest_crop
         image = self.form.of(image) if smallest is None else random_crop(image, self.size, smallest, draws)
         image = self.recipe.jitter(image, draws)
-        for choices in self.turns:
-            turn = draws.choice(choices)
+        for name in self.turning:
+            turn = draws.choice(TURNS[name])
             image = image if turn is None else turn(image)
         if self.further is not None:
             self.further.set_random_state(np.random.default_rng(draws.getrandbits(64)), draws)

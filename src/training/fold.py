@@ -267,7 +267,7 @@ class _Fold:
     def _advise(self, row: Row) -> None:
         """Once, where much of the time waited for data: which knob helps."""
         workers = choose_workers(self.config.data.workers, self.device)
-        hint = history.waiting(row["data_wait"], workers, len(cores()), self.config.data.cache)
+        hint = history.waiting(row["data_wait"], row["seconds"], workers, len(cores()), self.config.data.cache)
         if hint and not self.advised:
             self.said(f"fold {self.fold}: {hint}")
             self.advised = True

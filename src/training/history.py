@@ -14,7 +14,8 @@ from src.training.device import peak_memory
 from src.training.training import Training
 
 Row = dict[str, float]
-LONG_WAIT = 0.2  # of the time
+LONG_WAIT = 0.2  # of an epoch's time
+LONG_SECONDS = 5.0
 COLUMNS = ["epoch", "lr", "train_loss", "seconds", "img_per_s", "data_wait", "memory_gb"]  # before the scores
 
 
@@ -63,11 +64,11 @@ def line(row: Row) -> str:
     return "  ".join([*shown, f"{row['memory_gb']:.1f} GB", time.strftime("%H:%M:%S", time.gmtime(row["seconds"]))])
 
 
-def waiting(share: float, workers: int, cores: int, cached: bool) -> str:
-    """What to do where a large share of an epoch waited for data; "" where it is small, or nothing is left to turn."""
+def waiting(share: float, seconds: float, workers: int, cores: int, cached: bool) -> str:
+    """What to do where a large share of an epoch's `seconds` waited for data; "" for little, or where no knob is left."""
     ways = [] if cached else ["--data.cache true"]
     ways += [f"--data.workers {cores} (now {workers})"] if workers < cores else []
-    if share < LONG_WAIT or not ways:
+    if share < LONG_WAIT or share * seconds < LONG_SECONDS or not ways:
         return ""
     return f"{share:.0%} of the time waited for data: {' or '.join(ways)} may help"
 

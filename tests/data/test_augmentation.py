@@ -1,5 +1,6 @@
 """src/data/augmentation.py: what is drawn is a function of (seed, epoch, row id) alone."""
 
+import pickle
 import random
 import subprocess
 import sys
@@ -67,6 +68,14 @@ def test_rows_epochs_and_seeds_each_draw_their_own(recipe):
     drawn = [augment(image, epoch, f"row{row}").tobytes() for epoch in range(6) for row in range(16)]
     drawn += [other_seed(image, 0, f"row{row}").tobytes() for row in range(16)]
     assert len(set(drawn)) == len(drawn)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_it_can_be_sent_to_a_worker_that_is_not_forked(recipe):
+    augment = Augmentation(recipe, 32, "crop", ("hflip", "vflip", "turns"), 0)
+    sent = pickle.loads(pickle.dumps(augment))
+    for row in "abcdefgh":
+        assert np.array_equal(sent(IMAGE, 0, row), augment(IMAGE, 0, row))
 
 
 def test_drawing_leaves_the_global_generators_alone():

@@ -270,6 +270,7 @@ def test_a_model_that_cannot_be_compiled_is_one_line(dogs: Path, tmp_path: Path,
 
 def test_a_long_wait_for_data_is_said_once_with_the_knob(dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fold.history, "LONG_WAIT", 0.0)
+    monkeypatch.setattr(fold.history, "LONG_SECONDS", 0.0)
     said = train(Run(tmp_path / "run"), tiny(dogs))
     assert [line.partition(": ")[2].partition("% ")[2] for line in said if "waited for data" in line] == [
         f"of the time waited for data: --data.cache true or --data.workers {len(cores())} (now 0) may help"

@@ -19,7 +19,8 @@ from synthetic import start
     ],
 )
 def test_a_long_wait_for_data_names_the_knobs_that_are_left(share, workers, cores, cached, said):
-    assert history.waiting(share, workers, cores, cached) == said
+    assert history.waiting(share, 60.0, workers, cores, cached) == said
+    assert history.waiting(share, 1.0, workers, cores, cached) == ""  # the epoch is over before one has read it
 
 
 def test_images_whose_step_compiled_the_model_are_not_in_the_speed():
