@@ -12,7 +12,6 @@ from pathlib import Path
 
 import albumentations as A
 import cv2
-import numpy as np
 import timm
 import torch
 from albumentations.pytorch import ToTensorV2
@@ -42,7 +41,6 @@ class Pictures(Dataset):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--rows", type=int, default=0, help="only so many pictures")
     parser.add_argument("--model", required=True)
     parser.add_argument("--weights")
     parser.add_argument("--size", type=int, default=128)
@@ -52,8 +50,6 @@ def main() -> None:
     asked = parser.parse_args()
 
     paths = sorted(asked.images.glob("*.jpg"))
-    if asked.rows:
-        paths = list(np.random.default_rng(0).permutation(np.array(paths, object))[: asked.rows])
     labels = [path.name.startswith("dog") for path in paths]
     train, held_out = train_test_split(paths, test_size=0.2, stratify=labels, random_state=0)
     augmented = A.Compose(

@@ -37,11 +37,11 @@ def _serve(asked: Connection, make: Callable[..., Callable[[], float]], given: t
             asked.send(way())
 
 
-def take_turns(ways: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+def take_turns(ways: dict[str, Callable[[], float]], repeats: int, warm_up: bool = True) -> dict[str, list[float]]:
     """Seconds an item of each way, `repeats` times; a round before, which isn't counted, warms everything up."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     try:
-        for way in ways.values():
+        for way in ways.values() if warm_up else ():
             way()
         for _ in range(repeats):
             for name, way in ways.items():
