@@ -129,14 +129,14 @@ def link_by_class(root: Path) -> None:
         link.symlink_to(path.resolve())
 
 
-def collages(source: Path, target: Path, count: int, across: int) -> float:
-    """Photographs of 4000 × 3000 pixels, put together from real ones, at quality 90. Returns their size in MB, on average.
+def collages(source: Path, target: Path, count: int, across: int, width: int = 4000) -> float:
+    """Photographs `width` pixels wide and three quarters as high, put together from real ones, at quality 90.
 
-    across: pictures side by side, one above the other three quarters as many. 8 are as dense as a camera's files, 4 are
-    enlarged two and a half times.
+    across: pictures side by side, one above the other three quarters as many. At 12 megapixels 8 make files as dense as a
+    camera's, 4 are enlarged two and a half times. Returns their size in MB, on average.
     """
     paths, rng = sorted(source.glob("train/*.jpg")), np.random.default_rng(0)
-    down, side = across * 3 // 4, 4000 // across
+    down, side = across * 3 // 4, width // across
     (target / "train").mkdir(parents=True)
     for number in range(count):
         chosen = rng.choice(paths, across * down)

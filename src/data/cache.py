@@ -10,7 +10,6 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +17,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from src.data.image import Form, ImageError, read
+from src.data.image import Form, ImageError, jpeg_size, read
+from src.data.spread import CHUNK, spread
 from src.errors import UserError
 from src.files import locked
 
@@ -52,7 +52,7 @@ def open_cache(root: Path, paths: Sequence[str], form: Form, folder: Path, worke
     """The cache of these pictures below `root`, built in `folder` where it isn't there, or is of other pictures.
 
     A file that changed its size or time makes it anew. A picture that can't be read is not in it, and is left to whoever asks
-    for it. workers: threads, as decoding lets go of Python. Raises UserError where the disk has too little room.
+    for it. workers: processes that build. Raises UserError where the disk has too little room.
     """
     paths = sorted(set(paths))
     home = folder / f"{form.side}-{form.resize}"
@@ -91,33 +91,35 @@ def _build(
     said: Callable[[str], None], reason: str,
 ) -> None:  # fmt: skip
     """Write both files beside their place, then move them there: the index last, without which there is no cache."""
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        shapes = np.array(list(pool.map(lambda path: _expected(root / path, form), paths)), np.int64).reshape(-1, 2)
-        sizes = shapes.prod(axis=1) * 3
-        offsets = np.cumsum(sizes) - sizes
-        total = int(sizes.sum())
-        said(f"cache: {len(paths):,} pictures, {total / 1e9:.1f} GB, in {home}: {reason}")
-        shutil.rmtree(home, ignore_errors=True)  # before the disk is measured; nothing can be lost that can't be made again
-        home.mkdir(parents=True)
-        free = shutil.disk_usage(home).free
-        if total + SPARE > free:
-            raise UserError(_too_large(total, free, home))
-        partial = home / "pixels.partial"
-        try:
-            with open(partial, "wb") as file:
-
-                def keep(number: int) -> bool:
-                    return _keep(file.fileno(), root / paths[number], form, tuple(shapes[number]), int(offsets[number]))
-
-                hidden = not os.isatty(2)
-                kept = list(tqdm(pool.map(keep, range(len(paths))), "cache", len(paths), leave=False, disable=hidden))
-                os.truncate(file.fileno(), total)
-        except OSError as error:
-            shutil.rmtree(home, ignore_errors=True)
-            if error.errno != errno.ENOSPC:
-                raise UserError(f"data.cache: {partial}: {error.strerror or error}") from None
-            raise UserError(_too_large(total, 0, home)) from None
-    shapes[~np.array(kept, bool)] = 0
+    chunks = [slice(first, first + CHUNK) for first in range(0, len(paths), CHUNK)]
+    shapes = np.full((len(paths), 2), form.side, np.int64)
+    if form.resize == "shrunk":
+        tasks = [(root, paths[chunk], form) for chunk in chunks]
+        for number, found in spread(_expected, tasks, workers, "data.cache"):
+            shapes[chunks[number]] = found
+    sizes = shapes.prod(axis=1) * 3
+    offsets = np.cumsum(sizes) - sizes
+    total = int(sizes.sum())
+    said(f"cache: {len(paths):,} pictures, {total / 1e9:.1f} GB, in {home}: {reason}")
+    shutil.rmtree(home, ignore_errors=True)  # before the disk is measured; nothing can be lost that can't be made again
+    home.mkdir(parents=True)
+    free = shutil.disk_usage(home).free
+    if total + SPARE > free:
+        raise UserError(_too_large(total, free, home))
+    partial = home / "pixels.partial"
+    try:
+        partial.touch()
+        os.truncate(partial, total)
+        tasks = [(root, paths[chunk], form, partial, sizes[chunk], offsets[chunk]) for chunk in chunks]
+        with tqdm(total=len(paths), desc="cache", unit=" images", leave=False, disable=None) as bar:  # None: only on a terminal
+            for number, kept in spread(_keep, tasks, workers, "data.cache"):
+                shapes[chunks[number]] = kept
+                bar.update(len(kept))
+    except OSError as error:
+        shutil.rmtree(home, ignore_errors=True)
+        if error.errno != errno.ENOSPC:
+            raise UserError(f"data.cache: {partial}: {error.strerror or error}") from None
+        raise UserError(_too_large(total, 0, home)) from None
     os.replace(partial, home / "pixels.bin")
     with open(home / "index.partial", "wb") as file:
         np.savez(
@@ -127,33 +129,47 @@ def _build(
     os.replace(home / "index.partial", home / "index.npz")
 
 
-def _keep(file: int, path: Path, form: Form, shape: tuple[int, int], offset: int) -> bool:
-    """Decode a picture and write it to its place. False for one that can't be read, or is not what its header said."""
-    try:
-        image = form.of(read(path, form))
-    except ImageError:
-        return False
-    if image.shape[:2] != shape:
-        return False
-    os.pwrite(file, image.tobytes(), offset)
-    return True
+def _keep(root: Path, paths: list[str], form: Form, file: Path, sizes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Decode pictures and write them to their places. (n, 2) height and width of each; 0, 0 for one that can't be read, or is
+    not what its header said."""
+    shapes = np.zeros((len(paths), 2), np.int64)
+    with open(file, "r+b") as pixels:
+        for number, path in enumerate(paths):
+            try:
+                image = form.of(read(root / path, form))
+            except ImageError:
+                continue
+            if image.size == sizes[number]:
+                os.pwrite(pixels.fileno(), image.tobytes(), offsets[number])
+                shapes[number] = image.shape[:2]
+    return shapes
 
 
-def _expected(path: Path, form: Form) -> tuple[int, int]:
-    """Height and width of what will be kept, by the picture's header; (0, 0) where it has none that can be read."""
-    if form.resize != "shrunk":
-        return form.side, form.side
+def _expected(root: Path, paths: list[str], form: Form) -> np.ndarray:
+    """(n, 2) height and width of what will be kept, before EXIF turns it, by the pictures' headers; 0, 0 where none is read."""
+    shapes = np.zeros((len(paths), 2), np.int64)
+    for number, path in enumerate(paths):
+        found = _header(root / path)
+        if found is not None:
+            (height, width), jpeg = found
+            by = form.reduction(height, width) if jpeg else 1
+            shapes[number] = form.shape(-(-height // by), -(-width // by))  # rounded as libjpeg does
+    return shapes
+
+
+def _header(path: Path) -> tuple[tuple[int, int], bool] | None:
+    """Height and width, and whether it is a JPEG, which is the usual case and is read in a third of the time."""
     from PIL import Image  # here: prediction, which needs no cache, needs no Pillow
 
     try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF's orientation: on its side
-            reduction = form.reduction(height, width) if picture.format in ("JPEG", "MPO") else 1
+        with open(path, "rb") as file:
+            size = jpeg_size(memoryview(file.read(65536)))
+        if size is not None:
+            return size, True
+        with Image.open(path) as picture:  # not only others: a thumbnail may push a JPEG's frame header far back
+            return picture.size[::-1], picture.format in ("JPEG", "MPO")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return 0, 0
-    height, width = -(-height // reduction), -(-width // reduction)  # as libjpeg rounds
-    return form.shape(*((width, height) if turned else (height, width)))
+        return None
 
 
 def _facts(path: Path) -> tuple[int, int]:

@@ -3,12 +3,9 @@
 import io
 import json
 import os
-import signal
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,10 +16,9 @@ from tqdm import tqdm
 
 from src.cores import cores
 from src.data.facts import FACTS, examine
-from src.errors import UserError
+from src.data.spread import CHUNK, spread
 
 MISSING = "missing"
-CHUNK = 64  # files a task: 0.1 s of small photographs, so that the bar moves and no process waits long at the end
 # A cache made with another decoder, hash or layout is made anew. Raise the number when facts.py measures anything else.
 VERSION = f"2 opencv {cv2.__version__} imagehash {imagehash.__version__} {FACTS.itemsize}"
 
@@ -95,30 +91,12 @@ class _Folder:
 def _measure(root: Path, paths: list[str], facts: np.ndarray, todo: np.ndarray, workers: int | None) -> None:
     """Fill in facts[todo]. Few files are measured right here: starting processes takes longer."""
     chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
-    workers = min(workers if workers is not None else _cores(), len(chunks))
+    workers = workers if workers is not None else _cores()
     arguments = [(root, [paths[i] for i in chunk], facts["size"][chunk], facts["mtime"][chunk]) for chunk in chunks]
     with tqdm(total=len(todo), desc="audit", unit=" images", disable=None) as bar:  # None: only on a terminal
-        for number, measured in _run(arguments, workers):
+        for number, measured in spread(examine, arguments, workers, "audit"):
             facts[chunks[number]] = measured
             bar.update(len(measured))
-
-
-def _run(arguments: list[tuple], workers: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(place, examine's answer) of each task, as they end."""
-    if workers < 2:
-        yield from ((number, examine(*task)) for number, task in enumerate(arguments))
-        return
-    pool = ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
-    try:
-        places = {pool.submit(examine, *task): number for number, task in enumerate(arguments)}
-        for future in as_completed(places):
-            yield places.pop(future), future.result()
-    except BrokenProcessPool:
-        raise UserError(
-            "audit: a process died while reading images, most likely for want of memory; use fewer (--data.workers 1)"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _cores() -> int:

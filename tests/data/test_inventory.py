@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pictures import encode, picture, write
-from src.data import inventory
+from src.data import inventory, spread
 from src.data.facts import FACTS
 from src.errors import UserError
 
@@ -163,7 +163,7 @@ def test_a_process_that_dies_ends_the_audit_with_one_line(root: Path, monkeypatc
         def shutdown(self, **_): ...
 
     monkeypatch.setattr(inventory, "CHUNK", 1)
-    monkeypatch.setattr(inventory, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(spread, "ProcessPoolExecutor", Pool)
     with pytest.raises(UserError, match="a process died") as caught:
         take(root, None, workers=2)
     assert "\n" not in str(caught.value)

@@ -309,6 +309,22 @@ def test_where_no_terminal_shows_the_bar_a_line_says_how_far_it_is(dogs: Path, t
 # The same again
 
 
+@pytest.mark.parametrize("recipe", ["none", "light", "medium"])
+def test_with_the_picture_cache_every_weight_loss_and_logit_is_the_same(recipe: str, tmp_path: Path):
+    """For the cropping recipe too, as these pictures are no larger than its crops need."""
+    data = write_dogs_vs_cats(tmp_path / "data")
+    plain, cached = Run(tmp_path / "plain"), Run(tmp_path / "cached")
+    knobs = EVERYTHING | {"data__augmentation": recipe}
+    train(plain, tiny(data, **knobs))
+    said = train(cached, tiny(data, data__cache=True, **knobs))
+    assert [line for line in said if line.startswith("cache: ")]
+    one, other = (load_file(run.fold("0") / "model.safetensors") for run in (plain, cached))
+    assert all(torch.equal(other[name], tensor) for name, tensor in one.items())
+    ours, theirs = (Predictions.load(run.fold("0") / "oof.npz").logits for run in (plain, cached))
+    assert np.array_equal(ours, theirs)
+    pd.testing.assert_frame_equal(history(plain).drop(columns=CLOCK), history(cached).drop(columns=CLOCK), check_exact=True)
+
+
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_the_same_seed_gives_the_same_fold_bit_for_bit_with_any_number_of_workers(

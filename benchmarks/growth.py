@@ -1,0 +1,148 @@
+"""Time a row, and memory, as the number of rows grows: audit, folds, cache, prediction.
+
+    python benchmarks/growth.py [--rows 1000 10000 100000] [--repeats 5]
+
+On JPEGs of 48 × 48 pixels, written beforehand, all different. Each measurement is a process of its own; its time is that of the
+work alone, without start-up, after a small run that warms it up; its memory is the process's peak, workers not counted.
+"""
+
+import argparse
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from record import record  # noqa: E402
+from turns import show  # noqa: E402
+
+WARM_UP = 200
+SIDE = 48
+
+
+def write(folder: Path, count: int) -> None:
+    """count pictures, each with shapes of its own, a thousand a folder."""
+    for number in range(count):
+        if number % 1000 == 0:
+            (folder / f"{number // 1000}").mkdir()
+        rng = np.random.default_rng(number)
+        image = cv2.resize(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / path(number)), image)
+
+
+def path(number: int) -> str:
+    return f"{number // 1000}/{number}.jpg"
+
+
+def table(rows: int) -> pd.DataFrame:
+    numbers = range(rows)
+    labels = [("cat", "dog")[number % 2] for number in numbers]
+    return pd.DataFrame({"id": list(map(str, numbers)), "path": list(map(path, numbers)), "label": labels, "group": ""})
+
+
+def audited(root: Path, rows: int) -> None:
+    from src.data.audit import audit
+
+    audit(root, table(rows), None)
+
+
+def split(root: Path, rows: int) -> None:
+    from src.data.folds import make_folds
+
+    make_folds(table(rows), 5, 0)
+
+
+def cached(root: Path, rows: int) -> None:
+    from src.data.cache import open_cache
+    from src.data.image import Form
+
+    with tempfile.TemporaryDirectory() as folder:
+        open_cache(root, table(rows)["path"].tolist(), Form(32, "squash"), Path(folder), 2, lambda _: None)
+
+
+def predicted(root: Path, rows: int) -> None:
+    import torch
+
+    from src import config as configuration
+    from src.config import ModelConfig
+    from src.data.loader import ordered_loader
+    from src.models import backbone
+    from src.training import evaluation
+    from src.training.device import autocast, choose_device
+
+    device = choose_device("cpu")
+    config = configuration.validate({"competition": configuration.built_in("dogs_vs_cats").model_dump()}, {})
+    model, fed = backbone.create(ModelConfig(name="cifar_net", weights="none", image_size=32), 2)
+    loader = ordered_loader(root, table(rows), 32, "squash", config, device)
+    evaluation.predict(model, loader, fed, device, autocast(device, torch.float32), True, "prediction")
+
+
+WORK: dict[str, Callable[[Path, int], None]] = {"audit": audited, "folds": split, "cache": cached, "prediction": predicted}
+
+
+def measure(name: str, root: Path, rows: int, said) -> None:
+    """Send seconds a row, and the peak of this process in MiB."""
+    WORK[name](root, WARM_UP)
+    times = max(1, 10_000 // rows) if name == "folds" else 1  # it takes milliseconds
+    started = time.perf_counter()
+    for _ in range(times):
+        WORK[name](root, rows)
+    said.send(((time.perf_counter() - started) / (rows * times), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+
+
+def apart(name: str, root: Path, rows: int) -> tuple[float, float]:
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=measure, args=(name, root, rows, theirs))
+    process.start()
+    measured = ours.recv()
+    process.join()
+    return measured
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    parser.add_argument("--repeats", type=int, default=5)
+    asked = parser.parse_args()
+    root = Path(tempfile.mkdtemp())
+    try:
+        write(root, max(asked.rows))
+        taken = {(name, rows): [] for name in WORK for rows in asked.rows}
+        for _ in range(asked.repeats):
+            for name, rows in taken:
+                taken[name, rows].append(apart(name, root, rows))
+    finally:
+        shutil.rmtree(root)
+    lines = []
+    for (name, rows), each in taken.items():
+        seconds, memory = np.array(each).T
+        first = np.array([time for time, _ in taken[name, asked.rows[0]]])
+        lines.append(
+            {
+                "work": name,
+                "rows": f"{rows:,}",
+                "µs a row": f"{np.median(seconds) * 1e6:.4g}",
+                "spread": f"{seconds.min() * 1e6:.4g} to {seconds.max() * 1e6:.4g}",
+                "against the fewest": f"{np.median(seconds) / np.median(first):.2f}",
+                "MiB": f"{np.median(memory):,.0f}",
+                "n": len(each),
+            }
+        )
+    command = f"python benchmarks/growth.py --rows {' '.join(map(str, asked.rows))}"
+    record("growth", f"Time a row, and memory, on JPEGs of {SIDE} × {SIDE} pixels.", command, lines)
+    show(lines)
+
+
+if __name__ == "__main__":
+    main()
