@@ -27,9 +27,7 @@ TURNS = {
     "vflip": (None, lambda image: cv2.flip(image, 0)),
     "turns": (None, *(lambda image, turn=turn: cv2.rotate(image, turn) for turn in range(3))),
 }  # each as likely; None: as it is
-
-
-NO_JITTER = Jitter()
+AS_THEY_ARE = Jitter()
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,12 @@ class Recipe:
     """In its order: the crop, or the whole picture on its square; the colours; the label-preserving turns; further steps."""
 
     smallest_crop: float | None = None  # of the picture's area
-    jitter: Jitter = NO_JITTER
+    jitter: Jitter = AS_THEY_ARE
     further: str = ""  # of _steps
 
 
 RECIPES = {
-    "none": None,
+    "none": Recipe(),
     "light": Recipe(further="light"),  # the whole object stays in view: scans, centred products
     "medium": Recipe(0.5, Jitter(0.2, 0.2, 0.2, 0.02, chance=0.5)),  # photographs
     "strong": Recipe(0.25, Jitter(0.3, 0.3, 0.4, 0.05, chance=0.7), "strong"),  # long runs of large backbones
@@ -54,17 +52,13 @@ class Augmentation:
 
     def __init__(self, recipe: str, size: int, resize: str, label_preserving: tuple[str, ...], seed: int) -> None:
         self.recipe, self.size, self.seed = RECIPES[recipe], size, seed
-        self.turning = label_preserving
-        self.form = Form(size, resize)  # what is needed of a picture
-        if self.recipe is not None and self.recipe.smallest_crop is not None:
-            self.form = Form(
-                math.ceil(size / math.sqrt(self.recipe.smallest_crop))
-            )  # the smallest square crop has `size` pixels
-        self.further = _steps(self.recipe.further) if self.recipe is not None and self.recipe.further else None
+        self.turning = label_preserving if recipe != "none" else ()
+        self.further = _steps(self.recipe.further) if self.recipe.further else None
+        smallest = self.recipe.smallest_crop
+        # What is needed of a picture: on its square; or so large that the smallest square crop has `size` pixels.
+        self.form = Form(size, resize) if smallest is None else Form(math.ceil(size / math.sqrt(smallest)))
 
     def __call__(self, image: np.ndarray, epoch: int, row: str) -> np.ndarray:
-        if self.recipe is None:
-            return self.form.of(image)
         draws = random.Random(f"{self.seed} {epoch} {row}")
         smallest = self.recipe.smallest_crop
         image = self.form.of(image) if smallest is None else random_crop(image, self.size, smallest, draws)

@@ -13,16 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
-from src.data.image import Form, ImageError, jpeg_size, read
+from src.data.image import DECODER, Form, ImageError, jpeg_size, read
 from src.data.spread import CHUNK, spread
 from src.errors import UserError
 from src.files import locked
 
-VERSION = f"2 opencv {cv2.__version__}"  # a cache of another decoder or layout is built anew
+VERSION = f"1 decoder {DECODER}"  # a cache of another decoder or layout is built anew
 HOURS = 3 * 3600.0  # as long as another process may take to build it
 SPARE = 100e6  # bytes that a build leaves free
 

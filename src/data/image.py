@@ -11,6 +11,7 @@ import numpy as np
 
 from src.errors import UserError
 
+DECODER = f"2 opencv {cv2.__version__}"  # what was kept of pictures that another one decoded is made anew
 # cv2's flags beside IMREAD_COLOR_RGB, which makes them colour: those named so would ask for BGR as well.
 REDUCED = {2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
 

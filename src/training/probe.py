@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from src.config import Config
+from src.data.image import DECODER
 from src.data.loader import ordered_loader
 from src.errors import UserError
 from src.files import locked, replacing
@@ -136,7 +137,13 @@ def _key(model: nn.Module, fed: ImageInput, config: Config, root: Path, rows: pd
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in own:
             digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
-    said = {"fed": asdict(fed), "resize": config.data.resize, "views": list(map(str, views)), "root": str(root.resolve())}
+    said = {
+        "fed": asdict(fed),
+        "resize": config.data.resize,
+        "views": list(map(str, views)),
+        "root": str(root.resolve()),
+        "decoder": DECODER,
+    }
     digest.update(json.dumps(said, sort_keys=True).encode())
     for id_, path in zip(rows["id"], rows["path"], strict=True):
         digest.update(f"{id_}\0{path}\0{(root / path).stat().st_size}\n".encode())

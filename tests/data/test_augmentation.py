@@ -141,7 +141,7 @@ def test_recipes_without_albumentations_do_not_import_it():
 @given(size=st.integers(8, 400))
 def test_the_smallest_square_crop_of_a_picture_in_its_form_has_the_model_s_pixels(recipe, size):
     augment = make(recipe, size=size)
-    smallest = augment.recipe.smallest_crop if augment.recipe else None
+    smallest = augment.recipe.smallest_crop
     assert augment.form.side >= size
     if smallest is not None:
         assert augment.form.side * smallest**0.5 >= size
