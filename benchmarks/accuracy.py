@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def seconds_to(target: float, command: list[str], folder: str) -> float:
 
 
 def ours(asked: argparse.Namespace, images: Path, seeds: Iterator[int]) -> float:
-    """train.py in a folder of its own: nothing is left there from a run before. Each with another seed, as the script's are."""
+    """train.py, each time with another seed, as the script's are."""
     knobs = {
         "data.root": "dogs", "data.cache": "true", "data.audit": "false", "data.resize": "squash", "model.name": asked.model,
         "model.image_size": asked.size, "train.batch_size": asked.batch, "train.epochs": asked.epochs, "train.lr": asked.lr,
@@ -55,25 +56,25 @@ def ours(asked: argparse.Namespace, images: Path, seeds: Iterator[int]) -> float
     command = [sys.executable, ROOT / "train.py", "--config", "recipe.yaml", "--fold", "0", "--name", "timed"]
     command += ["--model.mean", ".5", ".5", ".5", "--model.std", ".5", ".5", ".5"]
     command += ["--model.kwargs", "pad_type=same"] if asked.weights else []
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "dogs").mkdir()
-        (Path(folder) / "dogs/train").symlink_to(images)
-        Path(folder, "recipe.yaml").write_text("competition: dogs_vs_cats\n")
+    with workplace(images) as folder:
         return seconds_to(asked.target, [*map(str, command), *(f"--{name}={value}" for name, value in knobs.items())], folder)
 
 
 def theirs(asked: argparse.Namespace, images: Path) -> float:
-    command = [
-        sys.executable,
-        ROOT / "benchmarks/notebook_style.py",
-        "--images",
-        images,
-        "--model",
-        asked.model,
-    ]
+    command = [sys.executable, ROOT / "benchmarks/notebook_style.py", "--images", images, "--model", asked.model]
     command += ["--weights", Path(asked.weights).resolve()] if asked.weights else []
     command += [part for name in ("size", "batch", "epochs", "lr") for part in (f"--{name}", getattr(asked, name))]
     return seconds_to(asked.target, list(map(str, command)), str(ROOT))
+
+
+@contextmanager
+def workplace(images: Path) -> Iterator[str]:
+    """A folder for train.py, with `images` in dogs/train and a recipe.yaml: nothing is left there from a run before."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "dogs").mkdir()
+        (Path(folder) / "dogs/train").symlink_to(images)
+        Path(folder, "recipe.yaml").write_text("competition: dogs_vs_cats\n")
+        yield folder
 
 
 def some_of(images: Path, rows: int, folder: Path) -> None:

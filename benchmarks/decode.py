@@ -25,7 +25,10 @@ from torchvision.io import ImageReadMode, decode_jpeg
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from loader import Notebook, collages  # noqa: E402
+import loader  # noqa: E402
+import notebook_style  # noqa: E402
+from loader import collages  # noqa: E402
+from notebook_style import Pictures  # noqa: E402
 from record import record  # noqa: E402
 from turns import show, table, take_turns  # noqa: E402
 
@@ -33,7 +36,7 @@ from src.data.augmentation import Augmentation  # noqa: E402
 from src.data.cache import open_cache  # noqa: E402
 from src.data.image import read  # noqa: E402
 
-SIZES = {"original size": 0, "1024 × 768": 1024, "12 megapixels": 4000}
+SIZES = {"original size": (0, 1000), "1024 × 768": (1024, 1000), "12 megapixels": (4000, 20)}  # width, at most so many
 
 
 def each(work: Callable, items: list) -> float:
@@ -64,7 +67,7 @@ def decoders(files: list[Path], draw: Augmentation) -> dict[str, Callable[[], fl
 def augmented(root: Path, files: list[Path], draw: Augmentation, size: int) -> dict[str, Callable[[], float]]:
     names = [file.relative_to(root).as_posix() for file in files]
     kept = open_cache(root, names, draw.form, root / ".cache", 2, lambda _: None)
-    notebook = Notebook(root, size)
+    notebook = Pictures(files, notebook_style.augmented(size, loader.MEAN, loader.STD))
     return {
         "decoded and augmented": partial(each, lambda file: draw(read(file, draw.form), 0, file.name), files),
         "augmented from the cache": partial(each, lambda name: draw(kept.read(name), 0, name), names),
@@ -83,12 +86,8 @@ def main() -> None:
     torch.set_num_threads(1)
     draw = Augmentation("medium", asked.size, "crop", ("hflip",), 0)
     with tempfile.TemporaryDirectory() as folder:
-        for name, wide, count in (
-            ("original size", 0, asked.count),
-            ("1024 × 768", 1024, asked.count),
-            ("12 megapixels", 4000, 20),
-        ):
-            root = Path(folder) / str(wide)
+        for name, (wide, most) in SIZES.items():
+            root, count = Path(folder) / str(wide), min(asked.count, most)
             if wide:
                 collages(asked.pictures, root, count, 4, wide)
             else:

@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from accuracy import some_of  # noqa: E402
+from accuracy import some_of, workplace  # noqa: E402
 from record import record  # noqa: E402
 from turns import show, table, take_turns  # noqa: E402
 
@@ -28,11 +28,8 @@ KNOBS = [
 
 
 def train(images: Path, fold: str) -> float:
-    """Seconds of the whole command in a folder where nothing is left from a run before."""
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "dogs").mkdir()
-        (Path(folder) / "dogs/train").symlink_to(images)
-        Path(folder, "recipe.yaml").write_text("competition: dogs_vs_cats\n")
+    """Seconds of the whole command."""
+    with workplace(images) as folder:
         command = [sys.executable, str(ROOT / "train.py"), "--config", "recipe.yaml", "--fold", fold, "--name", "timed", *KNOBS]
         started = time.perf_counter()
         subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)

@@ -14,8 +14,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import cv2
@@ -92,13 +92,13 @@ def predicted(root: Path, rows: int) -> None:
 WORK: dict[str, Callable[[Path, int], None]] = {"audit": audited, "folds": split, "cache": cached, "prediction": predicted}
 
 
-def measure(name: str, root: Path, rows: int, said: Connection) -> None:
-    """Send the seconds of the start and of each further row, and the peak of this process in MiB."""
+def measure(name: str, root: Path, rows: int) -> tuple[float, float, float]:
+    """Seconds of the start and of each further row, and the peak of this process in MiB."""
     work = WORK[name]
     work(root, FEW)
     start = seconds(work, root, FEW)
     each = (seconds(work, root, rows) - start) / (rows - FEW)
-    said.send((start, each, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    return start, each, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def seconds(work: Callable[[Path, int], None], root: Path, rows: int) -> float:
@@ -108,13 +108,9 @@ def seconds(work: Callable[[Path, int], None], root: Path, rows: int) -> float:
 
 
 def apart(name: str, root: Path, rows: int) -> tuple[float, float, float]:
-    context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=measure, args=(name, root, rows, theirs))
-    process.start()
-    measured = ours.recv()
-    process.join()
-    return measured
+    """`measure` in a process of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(measure, name, root, rows).result()
 
 
 def main() -> None:

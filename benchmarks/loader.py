@@ -15,16 +15,15 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import albumentations as A
 import cv2
 import numpy as np
 import torch
-from albumentations.pytorch import ToTensorV2
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
+from notebook_style import Pictures, augmented  # noqa: E402
 from record import record  # noqa: E402
 from turns import Apart, show, table, take_turns  # noqa: E402
 
@@ -54,31 +53,10 @@ class Ours:
             yield self.fed.normalise(images.to(self.device, non_blocking=True), channels_last=True)
 
 
-class Notebook(Dataset):
-    """What Kaggle's notebooks do: cv2, albumentations, Normalize and ToTensorV2 in the worker."""
-
-    def __init__(self, root: Path, size: int) -> None:
-        self.paths = sorted(map(str, root.glob("train/*.jpg")))
-        self.transform = A.Compose(
-            [
-                A.RandomResizedCrop((size, size), scale=(0.5, 1.0), p=1),
-                A.ColorJitter(brightness=(0.8, 1.2), contrast=(0.8, 1.2), saturation=(0.8, 1.2), hue=(-0.02, 0.02), p=0.5),
-                A.HorizontalFlip(p=0.5),
-                A.Normalize(mean=MEAN, std=STD),
-                ToTensorV2(),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
-        image = cv2.cvtColor(cv2.imread(self.paths[row]), cv2.COLOR_BGR2RGB)
-        return self.transform(image=image)["image"], int("dog." in self.paths[row])
-
-
 def notebook(root: Path, size: int, batch: int, workers: int) -> Iterable[torch.Tensor]:
-    loader = DataLoader(Notebook(root, size), batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=True)
+    """What Kaggle's notebooks do: cv2, albumentations, Normalize and ToTensorV2 in the worker."""
+    data = Pictures(sorted(root.glob("train/*.jpg")), augmented(size, MEAN, STD))
+    loader = DataLoader(data, batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=True)
     return _Pictures(loader)
 
 

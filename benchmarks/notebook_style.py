@@ -38,6 +38,18 @@ class Pictures(Dataset):
         return self.transform(image=image)["image"], int(self.paths[row].name.startswith("dog"))
 
 
+def augmented(size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> A.Compose:
+    return A.Compose(
+        [
+            A.RandomResizedCrop((size, size), scale=(0.5, 1.0), p=1),
+            A.ColorJitter(brightness=(0.8, 1.2), contrast=(0.8, 1.2), saturation=(0.8, 1.2), hue=(-0.02, 0.02), p=0.5),
+            A.HorizontalFlip(p=0.5),
+            A.Normalize(mean=mean, std=std),
+            ToTensorV2(),
+        ]
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, required=True)
@@ -52,17 +64,10 @@ def main() -> None:
     paths = sorted(asked.images.glob("*.jpg"))
     labels = [path.name.startswith("dog") for path in paths]
     train, held_out = train_test_split(paths, test_size=0.2, stratify=labels, random_state=0)
-    augmented = A.Compose(
-        [
-            A.RandomResizedCrop((asked.size, asked.size), scale=(0.5, 1.0), p=1),
-            A.ColorJitter(brightness=(0.8, 1.2), contrast=(0.8, 1.2), saturation=(0.8, 1.2), hue=(-0.02, 0.02), p=0.5),
-            A.HorizontalFlip(p=0.5),
-            A.Normalize(mean=HALVES, std=HALVES),
-            ToTensorV2(),
-        ]
-    )
     fitted = A.Compose([A.Resize(asked.size, asked.size), A.Normalize(mean=HALVES, std=HALVES), ToTensorV2()])
-    loader = DataLoader(Pictures(train, augmented), asked.batch, shuffle=True, num_workers=2, drop_last=True)
+    loader = DataLoader(
+        Pictures(train, augmented(asked.size, HALVES, HALVES)), asked.batch, shuffle=True, num_workers=2, drop_last=True
+    )
     validation = DataLoader(Pictures(held_out, fitted), 2 * asked.batch, num_workers=2)
 
     model = timm.create_model(asked.model, num_classes=2, **({"pad_type": "same"} if asked.weights else {}))

@@ -13,16 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import albumentations as A
-import cv2
 import pandas as pd
 import timm
 import torch
 from albumentations.pytorch import ToTensorV2
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
+from notebook_style import HALVES, Pictures  # noqa: E402
 from record import record  # noqa: E402
 from turns import Apart, show, table, take_turns  # noqa: E402
 
@@ -32,8 +32,6 @@ from src.inference.tta import Tta  # noqa: E402
 from src.models import backbone  # noqa: E402
 from src.training.device import choose_device  # noqa: E402
 from src.views import read_views  # noqa: E402
-
-HALVES = (0.5, 0.5, 0.5)
 
 
 def ours(root: Path, name: str, size: int, rows: int, views: str) -> Callable[[], float]:
@@ -54,27 +52,16 @@ def ours(root: Path, name: str, size: int, rows: int, views: str) -> Callable[[]
     return a_pass
 
 
-class Pictures(Dataset):
-    def __init__(self, paths: list[Path], size: int) -> None:
-        self.paths = paths
-        self.transform = A.Compose([A.Resize(size, size), A.Normalize(mean=HALVES, std=HALVES), ToTensorV2()])
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, row: int) -> torch.Tensor:
-        return self.transform(image=cv2.cvtColor(cv2.imread(str(self.paths[row])), cv2.COLOR_BGR2RGB))["image"]
-
-
 def plain(root: Path, name: str, size: int, rows: int) -> Callable[[], float]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = timm.create_model(name, num_classes=2).to(device).eval()
-    data = Pictures(sorted(root.glob("train/*.jpg"))[:rows], size)
+    fitted = A.Compose([A.Resize(size, size), A.Normalize(mean=HALVES, std=HALVES), ToTensorV2()])
+    data = Pictures(sorted(root.glob("train/*.jpg"))[:rows], fitted)
 
     def a_pass() -> float:
         started, outputs = time.perf_counter(), []
         with torch.no_grad():
-            for images in DataLoader(data, batch_size=128, num_workers=2):
+            for images, _ in DataLoader(data, batch_size=128, num_workers=2):
                 outputs.append(model(images.to(device)).softmax(dim=1).cpu())
         return (time.perf_counter() - started) / len(torch.cat(outputs))
 

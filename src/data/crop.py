@@ -18,10 +18,7 @@ def random_crop(image: np.ndarray, size: int, smallest: float, draws: Random) ->
     area = height * width * draws.uniform(smallest, 1.0)
     ratio = math.exp(draws.uniform(*map(math.log, RATIOS)))
     wide, high = (min(most, max(1, round(math.sqrt(area * by)))) for most, by in ((width, ratio), (height, 1 / ratio)))
-    top, left = (
-        round(draws.random() * (height - high)),
-        round(draws.random() * (width - wide)),
-    )  # alike in a picture shrunk before
+    top, left = (round(draws.random() * left_over) for left_over in (height - high, width - wide))  # the same place when shrunk
     return squash(image[top : top + high, left : left + wide], size)
 
 

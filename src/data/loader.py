@@ -19,7 +19,7 @@ from src.data.cache import Cache
 from src.data.image import Form, ImageError, read
 
 if TYPE_CHECKING:
-    from src.data.augmentation import Augmentation  # albumentations takes seconds to import, and prediction doesn't need it
+    from src.data.augmentation import Augmentation  # prediction doesn't need it, and a bundle has none
 
 warnings.filterwarnings("ignore", "This DataLoader will create")  # train.py says it in our terms
 

@@ -47,7 +47,7 @@ def _copied_ahead(fed: Iterator[Fed], device: torch.device) -> Iterator[Fed]:
 
 def _arrived(fed: Fed, copied: torch.cuda.Event) -> Fed:
     """For the stream that computes: it waits for the copy, and the memory isn't given away before it is done with it."""
-    computing = torch.cuda.current_stream()
+    computing = torch.cuda.current_stream(fed[0].device)  # which need not be the current device
     computing.wait_event(copied)
     for tensor in fed[:2]:
         tensor.record_stream(computing)

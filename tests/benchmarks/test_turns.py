@@ -5,8 +5,6 @@ import os
 import sys
 from pathlib import Path
 
-import pytest
-
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))  # behind the tests' folders, which have a kills.py too
 
 from record import record
@@ -58,11 +56,3 @@ def test_a_result_replaces_its_last_and_leaves_the_others(tmp_path: Path):
     assert "| b | 5 |" in page
     assert "| a |" not in page
     assert all(word in page for word in ("python one.py", "cores", "torch "))
-
-
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the processes that are started, too."""
-    monkeypatch.setenv(
-        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2] / "benchmarks"), str(Path(__file__).parent)])
-    )
