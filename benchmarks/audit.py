@@ -91,7 +91,7 @@ def time_two_passes(root: Path, train: pd.DataFrame, test: pd.DataFrame, listed:
 
 def judge_pairs(paths: list[str], facts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Print the pairs that pass and a table of those that don't; (pairs that pass, the 24 most alike of the others)."""
-    pairs = near_pairs(facts, WIDER, -1)
+    pairs = near_pairs(facts, np.arange(len(facts)), WIDER, -1)
     bits = differing_bits(facts["hash"][pairs[:, 0]], facts["hash"][pairs[:, 1]])
     alike = correlation(facts["thumb"][pairs[:, 0]], facts["thumb"][pairs[:, 1]])
     passed = (bits <= BITS) & (alike >= CORRELATION)

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 
 import cv2
@@ -94,6 +94,7 @@ WORK: dict[str, Callable[[Path, int], None]] = {"audit": audited, "folds": split
 
 def measure(name: str, root: Path, rows: int) -> tuple[float, float, float]:
     """Seconds of the start and of each further row, and the peak of this process in MiB."""
+    set_start_method("fork", force=True)  # for loaders' workers, as in a script on Linux
     work = WORK[name]
     work(root, FEW)
     start = seconds(work, root, FEW)

@@ -5,6 +5,7 @@ import json
 import os
 import zipfile
 import zlib
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -46,16 +47,17 @@ def take(
 def _states(root: Path, paths: list[str]) -> np.ndarray:
     """FACTS with nothing but size and time, or `missing` and why. One listing a folder, not a question a file."""
     facts = np.zeros(len(paths), FACTS)
-    folders: dict[str, _Folder] = {}
-    for fact, path in zip(facts, paths, strict=True):
-        parent, _, name = path.rpartition("/")
-        if parent not in folders:
-            folders[parent] = _Folder(root / parent)
-        state = folders[parent].state(name)
-        if isinstance(state, str):
-            fact["verdict"], fact["detail"] = MISSING, state.encode()[: FACTS["detail"].itemsize]
-        else:
-            fact["size"], fact["mtime"] = state.st_size, state.st_mtime_ns
+    places = defaultdict(list)
+    for place, path in enumerate(paths):
+        places[path.rpartition("/")[0]].append(place)
+    for parent, inside in places.items():  # one by one: the listings of 100,000 files together would take 65 MB
+        folder = _Folder(root / parent)
+        for place in inside:
+            state = folder.state(paths[place].rpartition("/")[2])
+            if isinstance(state, str):
+                facts["verdict"][place], facts["detail"][place] = MISSING, state.encode()[: FACTS["detail"].itemsize]
+            else:
+                facts["size"][place], facts["mtime"][place] = state.st_size, state.st_mtime_ns
     return facts
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conftest import SHARED
 from pictures import encode, picture, test_table, train_table, write
 from src.data import duplicates
 from src.data.audit import Audit, audit
-from src.data.duplicates import BITS, components, correlation, near_pairs, same_picture
+from src.data.duplicates import _close_hashes, components, correlation, near_pairs, same_picture
 from src.data.facts import FACTS, examine
 from src.data.folds import make_folds
 
@@ -70,20 +72,18 @@ def test_what_cannot_be_decoded_is_no_duplicate(tmp_path: Path):
     assert same_picture(look(tmp_path, broken)).tolist() == [-1] * 4
 
 
-def test_all_pairs_are_found_across_tiles(monkeypatch: pytest.MonkeyPatch):
-    rng = np.random.default_rng(0)
-    facts = np.zeros(700, FACTS)
-    facts["height"] = facts["width"] = 100
-    facts["hash"] = rng.integers(0, 2**63, 700, dtype=np.uint64)
-    facts["thumb"] = rng.integers(0, 256, (1, 16, 16))
-    for i in range(60):  # copies with 0 … 11 bits changed
-        flips = rng.choice(63, i % 12, replace=False)
-        facts["hash"][699 - i] = facts["hash"][i] ^ np.bitwise_xor.reduce(np.uint64(1) << flips.astype(np.uint64), initial=0)
-    slow = {(i, j) for i in range(700) for j in range(i) if int(facts["hash"][i] ^ facts["hash"][j]).bit_count() <= BITS}
-    assert len(slow) >= 45
-    for tile in ((64, 4096), (7, 50), (300, 30)):
-        monkeypatch.setattr(duplicates, "_TILE", tile)
-        assert {(max(pair), min(pair)) for pair in near_pairs(facts).tolist()} == slow
+@pytest.mark.parametrize("at_once", [1, 50, 100_000])
+@given(
+    st.lists(st.tuples(st.integers(0, 2**64 - 1), st.sets(st.integers(0, 63), max_size=13)), max_size=30), st.integers(0, 12)
+)
+def test_each_pair_of_close_hashes_is_found_once(at_once: int, flipped: list[tuple[int, set[int]]], bits: int):
+    hashes = [one for one, _ in flipped] + [one ^ sum(1 << place for place in places) for one, places in flipped]
+    slow = {(i, j) for j in range(len(hashes)) for i in range(j) if (hashes[i] ^ hashes[j]).bit_count() <= bits}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "_COMPARED", at_once)
+        found = [tuple(sorted(pair)) for some in _close_hashes(np.array(hashes, np.uint64), bits) for pair in some.tolist()]
+    assert len(found) == len(set(found))
+    assert set(found) == slow
 
 
 def test_thousands_of_copies_of_one_picture_stay_connected_in_little_memory(monkeypatch: pytest.MonkeyPatch):
@@ -92,7 +92,7 @@ def test_thousands_of_copies_of_one_picture_stay_connected_in_little_memory(monk
     facts["height"] = facts["width"] = 100
     facts["thumb"] = np.random.default_rng(0).integers(0, 256, (2, 16, 16)).repeat(300, axis=0)
     facts["hash"] = np.uint64(7)
-    pairs = near_pairs(facts)
+    pairs = near_pairs(facts, np.arange(600))
     assert len(pairs) < 60_000  # of 89,700
     number = components(600, pairs)
     assert [len(set(number[:300])), len(set(number[300:])), len(set(number))] == [1, 1, 2]
