@@ -58,8 +58,11 @@ def decoders(files: list[Path], draw: Augmentation) -> dict[str, Callable[[], fl
     if importlib.util.find_spec("simplejpeg"):
         import simplejpeg
 
-        ways["simplejpeg"] = partial(
-            each, lambda data: simplejpeg.decode_jpeg(data, "RGB"), [data.tobytes() for data in encoded]
+        data = [data.tobytes() for data in encoded]
+        least = [(data, *read(file, draw.form).shape[:2]) for data, file in zip(data, files, strict=True)]
+        ways["simplejpeg, whole"] = partial(each, lambda data: simplejpeg.decode_jpeg(data, "RGB"), data)
+        ways["simplejpeg, as small as read() for the recipe"] = partial(
+            each, lambda of: simplejpeg.decode_jpeg(of[0], "RGB", min_height=of[1], min_width=of[2]), least
         )
     return ways
 

@@ -3,8 +3,8 @@
     python benchmarks/growth.py [--rows 1000 10000 100000] [--repeats 5]
 
 On JPEGs of 48 × 48 pixels, written beforehand, all different. Each measurement is a process of its own, after a run that warms
-it up; a thousand rows are measured ten times there, their median taken. What a run of 200 rows takes, mostly the start of
-processes, is subtracted, and shown as the start. Memory is the process's peak, its workers not counted.
+it up; work of less than two seconds is done several times there, and the median taken. What a run of 200 rows takes, mostly
+the start of processes, is subtracted, and shown as the start. Memory is the process's peak, its workers not counted.
 """
 
 import argparse
@@ -97,16 +97,19 @@ def measure(name: str, root: Path, rows: int) -> tuple[float, float, float]:
     set_start_method("fork", force=True)  # for loaders' workers, as in a script on Linux
     work = WORK[name]
     work(root, FEW)
-    start = np.median([seconds(work, root, FEW) for _ in range(5)])
-    whole = np.median([seconds(work, root, rows) for _ in range(max(1, 10_000 // rows))])
-    each = (whole - start) / (rows - FEW)
+    start = seconds(work, root, FEW)
+    each = (seconds(work, root, rows) - start) / (rows - FEW)
     return start, each, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def seconds(work: Callable[[Path, int], None], root: Path, rows: int) -> float:
-    started = time.perf_counter()
-    work(root, rows)
-    return time.perf_counter() - started
+    """The median of as many runs as fit into two seconds, and of one at least."""
+    taken = []
+    while sum(taken) < 2:
+        started = time.perf_counter()
+        work(root, rows)
+        taken.append(time.perf_counter() - started)
+    return float(np.median(taken))
 
 
 def apart(name: str, root: Path, rows: int) -> tuple[float, float, float]:

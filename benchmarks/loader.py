@@ -4,10 +4,12 @@
 
 FOLDER holds train/CLASS.NUMBER.jpg as Dogs vs. Cats does, in their original size. Every way gives normalised float batches of
 augmented crops in channels_last or as it comes; each runs in a process of its own, they take turns, and the ratios are of one
-round's times. --huge N makes N collages of 4000 × 3000 pixels from the pictures, and loads those.
+round's times. fastai's is among them where it is installed. --huge N makes N collages of 4000 × 3000 pixels from the
+pictures, and loads those.
 """
 
 import argparse
+import importlib.util
 import sys
 import tempfile
 import time
@@ -88,6 +90,17 @@ def torchvisions(root: Path, size: int, batch: int, workers: int) -> Iterable[to
     return _Pictures(DataLoader(data, batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=True))
 
 
+def fastais(root: Path, size: int, batch: int, workers: int) -> Iterable[torch.Tensor]:
+    """Crops in the workers, then flips, turns, warps, light and normalisation of the batch, as its users write it."""
+    from fastai.vision import all as fastai
+
+    data = fastai.ImageDataLoaders.from_folder(
+        root / BY_CLASS, valid_pct=0.0, bs=batch, num_workers=workers, item_tfms=fastai.RandomResizedCrop(size, min_scale=0.5),
+        batch_tfms=[*fastai.aug_transforms(), fastai.Normalize.from_stats(MEAN, STD)],
+    )  # fmt: skip
+    return _Pictures(data.train)
+
+
 class _Pictures:
     """The first of each batch's two."""
 
@@ -164,6 +177,8 @@ def main() -> None:
             "timm, its default transforms": Apart(passes, timms, *given),
             "torchvision, v2 transforms": Apart(passes, torchvisions, *given),
         }
+        if importlib.util.find_spec("fastai"):
+            ways["fastai, aug_transforms"] = Apart(passes, fastais, *given)
         rows = table(take_turns(ways, asked.repeats))
     kind, name, options = "pictures in their original size", "loader", ""
     if asked.huge:

@@ -14,15 +14,11 @@ from hypothesis import settings
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"  # real competition data, where it is at hand
 
+# Tiny models on busy cores: torch's threads would wait for each other ten times longer than they compute, in commands too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile("repository", deadline=None, max_examples=40)  # no deadline: shared cores stall now and then
 settings.load_profile("repository")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    """Tiny models on busy cores: torch's threads wait for each other ten times longer than they compute."""
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture

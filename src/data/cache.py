@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -19,9 +20,9 @@ from tqdm import tqdm
 from src.data.image import DECODER, Form, ImageError, jpeg_size, read
 from src.data.spread import CHUNK, spread
 from src.errors import UserError
-from src.files import locked
+from src.files import locked, replacing, sha256
 
-VERSION = f"1 decoder {DECODER}"  # a cache of another decoder or layout is built anew
+VERSION = f"2 decoder {DECODER}"  # a cache of another decoder or layout is built anew
 HOURS = 3 * 3600.0  # as long as another process may take to build it
 SPARE = 100e6  # bytes that a build leaves free
 
@@ -50,14 +51,15 @@ class Cache:
 def open_cache(root: Path, paths: Sequence[str], form: Form, folder: Path, workers: int, said: Callable[[str], None]) -> Cache:
     """The cache of these pictures below `root`, built in `folder` where it isn't there, or is of other pictures.
 
-    A file that changed its size or time makes it anew. A picture that can't be read is not in it, and is left to whoever asks
-    for it. workers: processes that build. Raises UserError where the disk has too little room.
+    A file of other bytes makes it anew: they are compared where its size or time is another. A picture that can't be read is
+    not in it, and is left to whoever asks for it. workers: processes that build. Raises UserError where the disk has too
+    little room.
     """
     paths = sorted(set(paths))
     home = folder / f"{form.side}-{form.resize}"
     with locked(home, patience=HOURS):
         facts = [_facts(root / path) for path in paths]
-        reason = _unfit(home, paths, facts)
+        reason = _unfit(root, home, paths, facts)
         if reason:
             _build(root, paths, facts, form, home, workers, said, reason)
         index = np.load(home / "index.npz")
@@ -65,24 +67,37 @@ def open_cache(root: Path, paths: Sequence[str], form: Form, folder: Path, worke
         return Cache(home / "pixels.bin", {path: (offset, *shape) for path, offset, shape in known if shape[0]})
 
 
-def _unfit(home: Path, paths: list[str], facts: list[tuple[int, int]]) -> str:
-    """Why the cache that lies there can't be used, "" where it can."""
+def _unfit(root: Path, home: Path, paths: list[str], facts: list[tuple[int, int]]) -> str:
+    """Why the cache that lies there can't be used, "" where it can. In a copied folder only the times are others."""
     try:
-        with np.load(home / "index.npz") as index:
-            if index["version"].item() != VERSION:
+        with np.load(home / "index.npz") as file:
+            if file["version"].item() != VERSION:
                 return "the one there is another version's"
-            if index["bytes"].item() != (home / "pixels.bin").stat().st_size:
-                return "the one there is damaged"
-            stored = dict(zip(index["paths"].tolist(), map(tuple, index["facts"].tolist()), strict=True))
+            index = dict(file)
+        if index["bytes"].item() != (home / "pixels.bin").stat().st_size:
+            return "the one there is damaged"
+        place = {path: number for number, path in enumerate(index["paths"].tolist())}
+        stored, digests = index["facts"], index["digests"]
     except FileNotFoundError:
         return "built once"
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         return f"the one there can't be read ({error})"
-    unknown = sum(path not in stored for path in paths)
+    unknown = sum(path not in place for path in paths)
     if unknown:
         return f"{unknown:,} of these pictures are not in the one there"
-    changed = sum(stored[path] != fact for path, fact in zip(paths, facts, strict=True))
-    return f"{changed:,} pictures have changed since the one there was built" if changed else ""
+    touched = [(path, fact) for path, fact in zip(paths, facts, strict=True) if tuple(stored[place[path]]) != fact]
+    changed = sum(_digest(root / path) != digests[place[path]].decode() for path, _ in touched)
+    if changed:
+        return f"{changed:,} pictures have changed since the one there was built"
+    if touched:
+        stored[[place[path] for path, _ in touched]] = [fact for _, fact in touched]
+        _write_index(home, index)
+    return ""
+
+
+def _write_index(home: Path, index: dict[str, Any]) -> None:
+    with replacing(home / "index.npz") as partial, open(partial, "wb") as file:
+        np.savez(file, **index)
 
 
 def _build(
@@ -105,6 +120,7 @@ def _build(
     free = shutil.disk_usage(home).free
     if total + SPARE > free:
         raise UserError(_too_large(total, free, home))
+    digests = np.zeros(len(paths), "S64")
     partial = home / "pixels.partial"
     try:
         partial.touch()
@@ -112,26 +128,26 @@ def _build(
         tasks = [(root, paths[chunk], form, partial, sizes[chunk], offsets[chunk]) for chunk in chunks]
         with tqdm(total=len(paths), desc="cache", unit=" images", leave=False, disable=None) as bar:  # None: only on a terminal
             for number, kept in spread(_keep, tasks, workers, "data.cache"):
-                shapes[chunks[number]] = kept
-                bar.update(len(kept))
+                shapes[chunks[number]], digests[chunks[number]] = kept
+                bar.update(len(kept[0]))
     except OSError as error:
         shutil.rmtree(home, ignore_errors=True)
         if error.errno != errno.ENOSPC:
             raise UserError(f"data.cache: {partial}: {error.strerror or error}") from None
         raise UserError(_too_large(total, 0, home)) from None
     os.replace(partial, home / "pixels.bin")
-    with open(home / "index.partial", "wb") as file:
-        np.savez(
-            file, version=VERSION, bytes=total, paths=np.array(paths, str), facts=np.array(facts, np.int64).reshape(-1, 2),
-            offsets=offsets, shapes=shapes,
-        )  # fmt: skip
-    os.replace(home / "index.partial", home / "index.npz")
+    _write_index(home, {
+        "version": VERSION, "bytes": total, "paths": np.array(paths, str), "facts": np.array(facts, np.int64).reshape(-1, 2),
+        "digests": digests, "offsets": offsets, "shapes": shapes,
+    })  # fmt: skip
 
 
-def _keep(root: Path, paths: list[str], form: Form, file: Path, sizes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Decode pictures and write them to their places. (n, 2) height and width of each; 0, 0 for one that can't be read, or is
-    not what its header said."""
-    shapes = np.zeros((len(paths), 2), np.int64)
+def _keep(
+    root: Path, paths: list[str], form: Form, file: Path, sizes: np.ndarray, offsets: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
+    """Decode pictures and write them to their places. (n, 2) height and width of each, 0, 0 for one that can't be read, or is
+    not what its header said; and the files' digests."""
+    shapes, digests = np.zeros((len(paths), 2), np.int64), [_digest(root / path) for path in paths]
     with open(file, "r+b") as pixels:
         for number, path in enumerate(paths):
             try:
@@ -141,7 +157,7 @@ def _keep(root: Path, paths: list[str], form: Form, file: Path, sizes: np.ndarra
             if image.size == sizes[number]:
                 os.pwrite(pixels.fileno(), image.tobytes(), offsets[number])
                 shapes[number] = image.shape[:2]
-    return shapes
+    return shapes, digests
 
 
 def _expected(root: Path, paths: list[str], form: Form) -> np.ndarray:
@@ -172,12 +188,19 @@ def _header(path: Path) -> tuple[tuple[int, int], bool] | None:
 
 
 def _facts(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change in ns: by these a changed file is known."""
+    """Size in bytes and time of the last change in ns: a file whose are the same has not changed."""
     try:
         found = path.stat()
     except OSError:
         return -1, -1
     return found.st_size, found.st_mtime_ns
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError:
+        return ""
 
 
 def _too_large(total: int, free: int, home: Path) -> str:

@@ -119,10 +119,30 @@ class OrderedBatches(Sampler):
             yield [(0, row) for row in range(first, min(first + self.batch_size, self.rows))]
 
 
-def make_loader(images: Images, batches: Sampler, workers: int, pin: bool) -> DataLoader:
-    """A DataLoader of Batch. Raises ImageError, when iterated, with path and row of an image that can't be read."""
+class Loader(DataLoader):
+    """A DataLoader of Batch whose workers can begin before the first batch is asked for."""
+
+    begun: Iterator[tuple[torch.Tensor, torch.Tensor | str]] | None = None
+
+    @property
+    def ahead(self) -> int:
+        """How many batches the workers read before they are asked for."""
+        return self.num_workers * (self.prefetch_factor or 0)
+
+    def begin(self) -> None:
+        """Let the workers read the first batches of what the sampler stands at, for whoever iterates next."""
+        if self.num_workers and self.begun is None:
+            self.begun = super().__iter__()
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor | str]]:
+        begun, self.begun = self.begun, None
+        return begun or super().__iter__()
+
+
+def make_loader(images: Images, batches: Sampler, workers: int, pin: bool) -> Loader:
+    """A Loader. Raises ImageError, when its batches are read, with path and row of an image that can't be read."""
     cv2.setNumThreads(0)  # one thread an image: OpenCV's own pool only fights with the workers and torch
-    return DataLoader(
+    return Loader(
         images,
         batch_sampler=batches,
         num_workers=workers,
@@ -137,7 +157,7 @@ def make_loader(images: Images, batches: Sampler, workers: int, pin: bool) -> Da
 def ordered_loader(
     root: Path, rows: pd.DataFrame, size: int, resize: str, config: Config, device: torch.device, share: Share = WHOLE,
     cache: Cache | None = None,
-) -> DataLoader:  # fmt: skip
+) -> Loader:  # fmt: skip
     """All of `rows` (id, path) in their order, fitted to their square and not augmented: to validate or predict."""
     images = Images(root, rows["id"].tolist(), rows["path"].tolist(), size, resize, None, cache)
     batches = OrderedBatches(len(images), config.predict.batch_size, share)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader
 
 from src.competitions.predictions import Predictions
 from src.competitions.tables import class_indices
@@ -21,7 +20,7 @@ from src.data import prepare
 from src.data.augmentation import Augmentation
 from src.data.cache import Cache, open_cache
 from src.data.image import Form
-from src.data.loader import Images, ShuffledBatches, choose_workers, make_loader, ordered_loader
+from src.data.loader import Images, Loader, ShuffledBatches, choose_workers, make_loader, ordered_loader
 from src.errors import UserError
 from src.files import locked
 from src.models import backbone
@@ -98,14 +97,14 @@ def train_fold(
 
 def trial(
     run: Run, config: Config, fold: str, data: FoldData, said: Callable[[str], None]
-) -> tuple[Training, DataLoader, torch.Tensor]:
+) -> tuple[Training, Loader, torch.Tensor]:
     """A training to wear out and throw away, with its loader and labels (rows,) int64: nothing of it is written."""
     one = _Fold(run, config, fold, data, "", said, Clock(config.train), ALONE)
     if config.train.head == "probe":
         one._fit_probe()
     training = one._begin(None)
     labels = torch.from_numpy(data.labels(data.train))
-    return training, one._loader(training.image_size(one.fed.size)), labels
+    return training, one._loader(training.image_size(0, one.fed.size)), labels
 
 
 class _Fold:
@@ -127,7 +126,7 @@ class _Fold:
         self.number = config.data.folds if fold == FULL else int(fold)
         self.folder = run.fold(fold)
         self.device = choose_device(config.train.device)
-        self.loaded: tuple[int, DataLoader] | None = None  # the training rows, at the size of the epoch before
+        self.loaded: tuple[int, Loader] | None = None  # the training rows, at the size of the epoch before
         self.advised = False
         self.truth = data.labels(data.held_out)
         self.ids = data.held_out["id"].to_numpy(dtype=str)
@@ -160,7 +159,7 @@ class _Fold:
                 self._end_epoch(training, row, self._predictions(probed[0]), tracker, f"fold {self.fold}  linear probe")
                 self._keep_views(probed)
             while not (training.finished or self.processes.most(len(stop))):
-                self._train_epoch(training, stop)
+                self._train_epoch(training, stop, held_out)
                 if training.position.step < training.steps and self.processes.most(len(stop)):
                     raise Interrupted(f"fold {self.fold}")
                 self._validate(training, held_out, tracker)
@@ -210,7 +209,7 @@ class _Fold:
             len(labels), config.batch_size, seed, config.steps_per_epoch, even, weights, self.processes.share
         )
 
-    def _loader(self, size: int) -> DataLoader:
+    def _loader(self, size: int) -> Loader:
         """Of the training rows, shuffled and augmented, at `size` pixels."""
         config, rows, how = self.config, self.data.train, self.config.data.resize
         recipe = Augmentation(config.data.augmentation, size, how, config.competition.label_preserving, config.train.seed)
@@ -219,7 +218,7 @@ class _Fold:
         workers = choose_workers(config.data.workers, self.device)
         return make_loader(images, self._order(self.data.labels(rows)), workers, self.device.type == "cuda")
 
-    def _held_out_loader(self) -> DataLoader | None:
+    def _held_out_loader(self) -> Loader | None:
         if self.data.held_out.empty:
             return None
         size, how = self.seen.size, self.config.data.resize
@@ -233,9 +232,12 @@ class _Fold:
         folder = prepare.beside(self.data.root, self.config.competition) / ".cache"
         return open_cache(self.data.root, self.data.pictures, form, folder, len(cores()), self.said)
 
-    def _train_epoch(self, training: Training, stop: list[int]) -> None:
-        """To the end of the epoch, or to where the processes agree to stop; the state is saved when it is due."""
-        size = training.image_size(self.fed.size)
+    def _train_epoch(self, training: Training, stop: list[int], held_out: Loader | None) -> None:
+        """To the end of the epoch, or to where the processes agree to stop; the state is saved when it is due.
+
+        When the loader's workers have read the epoch's last batches, those of `held_out` begin.
+        """
+        size = training.image_size(training.position.epoch, self.fed.size)
         if self.loaded is None or self.loaded[0] != size:
             self.loaded = size, self._loader(size)
             training.compiling = self.config.train.compile
@@ -243,6 +245,8 @@ class _Fold:
         title, said_at = self._title(training), time.monotonic()
         for _ in train_epoch(training, self.loaded[1], labels, title):
             said_at = _say_progress(training, title, said_at, self.said)
+            if held_out is not None and training.steps - training.position.step <= self.loaded[1].ahead:
+                held_out.begin()
             wanted = END if stop or self.clock.is_over() else SAVE if self.clock.checkpoint_is_due() else GO_ON
             agreed = self.processes.most(wanted)
             if agreed != GO_ON:
@@ -250,11 +254,12 @@ class _Fold:
             if agreed == END:
                 break
 
-    def _validate(self, training: Training, held_out: DataLoader | None, tracker: tracking.Tracker) -> None:
+    def _validate(self, training: Training, held_out: Loader | None, tracker: tracking.Tracker) -> None:
         """Score the epoch and end it; where it was cut short by the clock, keep the model as it is and raise OutOfTime."""
         started, whole = time.perf_counter(), training.position.step == training.steps
         if whole and training.averages_now():
             average_epoch(training, self.loaded[1])
+        self._begin_next(training)
         oof = self._oof(training, held_out) if held_out is not None else None
         row = history.epoch_row(training, time.perf_counter() - started)
         self._advise(row)
@@ -264,6 +269,14 @@ class _Fold:
         self._end_epoch(training, row, oof, tracker, self._title(training))
         self.clock.longest_ending = max(self.clock.longest_ending, time.perf_counter() - started)
 
+    def _begin_next(self, training: Training) -> None:
+        """Let the training rows' workers read on while the epoch is scored and saved."""
+        (size, loader), epoch = self.loaded, training.position.epoch + 1
+        goes_on = training.position.step == training.steps and epoch < self.config.train.epochs
+        if goes_on and training.image_size(epoch, self.fed.size) == size:
+            loader.batch_sampler.epoch, loader.batch_sampler.first = epoch, 0
+            loader.begin()
+
     def _advise(self, row: Row) -> None:
         """Once, where much of the time waited for data: which knob helps."""
         workers = choose_workers(self.config.data.workers, self.device)
@@ -272,7 +285,7 @@ class _Fold:
             self.said(f"fold {self.fold}: {hint}")
             self.advised = True
 
-    def _oof(self, training: Training, held_out: DataLoader) -> Predictions:
+    def _oof(self, training: Training, held_out: Loader) -> Predictions:
         """The validation rows' logits by the weights to keep, as training sees them: no TTA."""
         logits = evaluation.predict(
             training.averaged(), held_out, self.seen, self.device, training.autocast(),

@@ -80,10 +80,10 @@ class Training:
         thawed = config.frozen_epochs is not None and self.position.epoch >= config.frozen_epochs
         return "none" if thawed else config.freeze
 
-    def image_size(self, size: int) -> int:
-        """Pixels to train at in this epoch; `size`: the model's own, where no others are configured."""
+    def image_size(self, epoch: int, size: int) -> int:
+        """Pixels to train at in `epoch`, from 0; `size`: the model's own, where no others are configured."""
         sizes = self.config.image_sizes or (size,)
-        return sizes[min(len(sizes) - 1, self.position.epoch * len(sizes) // max(1, self.config.epochs))]
+        return sizes[min(len(sizes) - 1, epoch * len(sizes) // max(1, self.config.epochs))]
 
     def averages_now(self) -> bool:
         """Whether this epoch's weights are among those averaged."""

@@ -83,6 +83,22 @@ def test_a_replaced_picture_builds_it_anew(root: Path):
     assert np.array_equal(kept.read("3.png"), fit(read(root / "3.png"), 20, "crop"))
 
 
+def test_other_times_alone_change_nothing_and_other_bytes_of_the_same_size_build_it_anew(root: Path):
+    opened(root)
+    before = (root / ".cache/20-crop/pixels.bin").stat().st_mtime_ns
+    for name in names(root):
+        os.utime(root / name, (1, 1))  # as after a copy, or in another of Kaggle's sessions
+    assert opened(root)[1] == []
+    assert (root / ".cache/20-crop/pixels.bin").stat().st_mtime_ns == before
+    with pytest.MonkeyPatch.context() as patch:  # the new times are kept: nothing is read again
+        patch.setattr(cache, "sha256", lambda path: pytest.fail(f"{path} was read"))
+        assert opened(root)[1] == []
+    data = bytearray((root / "3.png").read_bytes())
+    data[-1] ^= 1  # the same size
+    (root / "3.png").write_bytes(data)
+    assert opened(root)[1][0].endswith(": 1 pictures have changed since the one there was built")
+
+
 def test_further_pictures_build_it_anew(root: Path):
     opened(root, paths=names(root)[:5])
     assert opened(root)[1][0].endswith(": 2 of these pictures are not in the one there")

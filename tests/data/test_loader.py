@@ -1,6 +1,7 @@
 """src/data/loader.py: every row once, the same batches for any number of workers, and an unreadable image stops it."""
 
 import re
+import time
 from pathlib import Path
 
 import cv2
@@ -26,8 +27,8 @@ def root(tmp_path_factory) -> Path:
     return folder
 
 
-def images(root: Path, augmentation: Augmentation | None = None) -> Images:
-    return Images(root, [f"cat.{i}" for i in range(ROWS)], [f"{i}.png" for i in range(ROWS)], SIZE, "crop", augmentation)
+def images(root: Path, augmentation: Augmentation | None = None, kind: type[Images] = Images) -> Images:
+    return kind(root, [f"cat.{i}" for i in range(ROWS)], [f"{i}.png" for i in range(ROWS)], SIZE, "crop", augmentation)
 
 
 def epochs(root: Path, workers: int, recipe: str, count: int = 2) -> list[tuple[list[int], bytes]]:
@@ -49,6 +50,31 @@ def without_workers(root):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_any_number_of_workers_gives_the_same_batches(root, without_workers, workers):
     assert epochs(root, workers, "strong") == without_workers
+
+
+class Noted(Images):
+    """Leaves a file for each image that was read."""
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, np.ndarray | str]:
+        (self.notes / f"{key[0]} {key[1]}").touch()
+        return super().__getitem__(key)
+
+
+def test_workers_that_have_begun_read_before_they_are_asked_and_give_the_same_batches(root, tmp_path, without_workers):
+    batches = ShuffledBatches(ROWS, 4, seed=0)
+    noted = images(root, Augmentation("strong", SIZE, "crop", ("hflip",), 0), Noted)
+    noted.notes = tmp_path
+    loader, seen = make_loader(noted, batches, 1, pin=False), []
+    assert loader.ahead >= len(batches)
+    for batches.epoch in range(2):
+        loader.begin()
+        loader.begin()  # again: nothing more
+        until = time.monotonic() + 60
+        while len(list(tmp_path.glob(f"{batches.epoch} *"))) < 12 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert len(list(tmp_path.glob(f"{batches.epoch} *"))) == 12
+        seen += [(rows.tolist(), pixels.numpy().tobytes()) for rows, pixels in read_batches(loader)]
+    assert seen == without_workers
 
 
 def test_persistent_workers_draw_anew_in_every_epoch(root):

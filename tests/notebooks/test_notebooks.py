@@ -28,7 +28,6 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_runs_without_data_network_or_account(path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHT", str(workplace))
     monkeypatch.setenv("HOME", str(workplace))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(path.parent)}}).execute()

@@ -62,11 +62,8 @@ def test_twenty_steps_give_the_losses_that_they_always_gave():
 
 def test_images_grow_over_equal_shares_of_the_epochs():
     training = start(TrainConfig(epochs=7, image_sizes=(16, 24, 32)), 64)
-    sizes = []
-    for training.position.epoch in range(7):
-        sizes.append(training.image_size(99))
-    assert sizes == [16, 16, 16, 24, 24, 32, 32]
-    assert start(TrainConfig(epochs=7), 64).image_size(99) == 99
+    assert [training.image_size(epoch, 99) for epoch in range(7)] == [16, 16, 16, 24, 24, 32, 32]
+    assert start(TrainConfig(epochs=7), 64).image_size(3, 99) == 99
 
 
 def test_a_frozen_backbone_thaws_after_its_epochs():
