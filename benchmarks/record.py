@@ -1,6 +1,7 @@
 """Results of the benchmarks side by side: benchmarks/results.json, and the same figures as tables in benchmarks/RESULTS.md."""
 
 import importlib.metadata
+import importlib.util
 import json
 import platform
 import re
@@ -13,6 +14,7 @@ from src.cores import cores
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless")
+PEERS = ("fastai", "simplejpeg")  # where they are installed
 
 
 def record(name: str, question: str, command: str, rows: list[dict[str, object]], folder: Path = HERE) -> None:
@@ -49,4 +51,6 @@ def machine() -> str:
 
 
 def versions() -> str:
-    return ", ".join([f"Python {sys.version.split()[0]}", *(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)])
+    peers = [name for name in PEERS if importlib.util.find_spec(name)]
+    each = [f"{name} {importlib.metadata.version(name)}" for name in (*PACKAGES, *peers)]
+    return ", ".join([f"Python {sys.version.split()[0]}", *each])
