@@ -95,7 +95,7 @@ def fastais(root: Path, size: int, batch: int, workers: int) -> Iterable[torch.T
     from fastai.vision import all as fastai
 
     data = fastai.ImageDataLoaders.from_folder(
-        root / BY_CLASS, valid_pct=0.0, bs=batch, num_workers=workers, item_tfms=fastai.RandomResizedCrop(size, min_scale=0.5),
+        root / BY_CLASS, valid_pct=0.01, bs=batch, num_workers=workers, item_tfms=fastai.RandomResizedCrop(size, min_scale=0.5),
         batch_tfms=[*fastai.aug_transforms(), fastai.Normalize.from_stats(MEAN, STD)],
     )  # fmt: skip
     return _Pictures(data.train)
