@@ -13,7 +13,7 @@ demo: $(VENV)/ready  ## train five folds of the embedded competition, predict, w
 test: $(VENV)/ready  ## lint, then all tests: CPU, no network, no account
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 $(VENV)/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

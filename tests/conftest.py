@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import cv2
 import numpy as np
 import pytest
 from hypothesis import settings
+
+import commands
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"  # real competition data, where it is at hand
@@ -22,19 +23,20 @@ settings.load_profile("repository")
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """command("train.py", "--fold", "0"): run a verb in tmp_path, without key, account or terminal."""
+def command(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """command("train.py", "--fold", "0"): run a verb in tmp_path, without key, account or terminal.
 
-    def run(verb: str, *arguments: str, cwd: Path = tmp_path, **more: str) -> subprocess.CompletedProcess[str]:
-        hidden = ("WANDB_", "KAGGLE_")
-        env = {name: value for name, value in os.environ.items() if not name.startswith(hidden)} | {
-            "HOME": str(tmp_path),
-            **more,
-        }
-        return subprocess.run(
-            [sys.executable, str(REPOSITORY / verb), *map(str, arguments)],
-            cwd=cwd, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=300,
-        )  # fmt: skip
+    fresh: in a new interpreter, for what has to do with starting one; otherwise in a fork of one that has imported torch.
+    """
+
+    def run(
+        verb: str, *arguments: object, cwd: Path = tmp_path, fresh: bool = False, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "KAGGLE_"))}
+        called = (REPOSITORY / verb, list(map(str, arguments)), cwd, env | {"HOME": str(tmp_path)} | more)
+        if fresh or not commands.FORKS:
+            return commands.fresh(*called)
+        return commands.forked(*called, tmp_path_factory.mktemp("streams"))
 
     return run
 

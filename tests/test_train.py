@@ -16,16 +16,17 @@ QUICK = ("--train.epochs", "2", "--train.batch_size", "8", "--tracking.mode", "d
 
 def test_dogs_vs_cats_from_files_to_a_valid_submission(command, tmp_path: Path):
     write_dogs_vs_cats(tmp_path / "data/dogs_vs_cats")
-    trained = command("train.py", "--config", DOGS, "--fold", "0", "--data.folds", "2", "--name", "dogs", *TINY_MODEL, *QUICK)
+    arguments = ("--config", DOGS, "--data.folds", "2", "--name", "dogs", *TINY_MODEL, *QUICK)
+    trained = command("train.py", "--fold", "0", *arguments, fresh=True)
     assert trained.returncode == 0, trained.stderr
     assert "40 training rows (in full 25,000)" in trained.stdout
-    joined = command("train.py", "--config", DOGS, "--fold", "1", "--data.folds", "2", "--name", "dogs", *TINY_MODEL, *QUICK)
+    joined = command("train.py", "--fold", "1", *arguments)
     assert joined.returncode == 0, joined.stderr
     assert "over 2 folds" in joined.stdout
     for file in ("history.csv", "model.safetensors", "last.pt", "oof.npz"):
         assert (tmp_path / "runs/dogs/fold-1" / file).is_file()
 
-    predicted = command("predict.py", "runs/dogs", "--tracking.mode", "disabled")
+    predicted = command("predict.py", "runs/dogs", "--tracking.mode", "disabled", fresh=True)
     assert predicted.returncode == 0, predicted.stderr
     rows = list(csv.reader((tmp_path / "submissions/dogs.csv").open()))
     assert rows[0] == ["id", "label"]
@@ -43,21 +44,7 @@ def test_dogs_vs_cats_from_files_to_a_valid_submission(command, tmp_path: Path):
     assert "dogs" in compared.stdout
     assert "log_loss" in compared.stdout
 
-    other = command(
-        "train.py",
-        "--config",
-        DOGS,
-        "--fold",
-        "0",
-        "--data.folds",
-        "2",
-        "--name",
-        "dogs",
-        "--train.lr",
-        "0.5",
-        *TINY_MODEL,
-        *QUICK,
-    )
+    other = command("train.py", "--fold", "0", *arguments, "--train.lr", "0.5")
     assert other.returncode == 1
     assert f"train.lr: {config.load(DOGS).train.lr} → 0.5" in other.stderr
 
@@ -119,7 +106,7 @@ train: {epochs: 2, batch_size: 4}
 
 
 def test_debug_runs_the_digits_chain_in_a_run_of_its_own_and_tracks_it_offline(command, tmp_path: Path):
-    trained = command("train.py", "--fold", "0", "--debug", "--data.workers", "0")
+    trained = command("train.py", "--fold", "0", "--debug", "--data.workers", "0", fresh=True)
     assert trained.returncode == 0, trained.stderr
     (run,) = (tmp_path / "runs").glob("[!.]*")
     assert run.name.endswith("-debug")
@@ -165,7 +152,7 @@ heavy = [name for name in ("torch", "timm", "pandas", "sklearn", "wandb", "cv2")
 print(json.dumps([loaded, heavy]))
 """
     (tmp_path / "probe.py").write_text(probe)
-    run = command(str(tmp_path / "probe.py"))
+    run = command(str(tmp_path / "probe.py"), fresh=True)
     loaded, heavy = json.loads(run.stdout.splitlines()[-1])
     assert heavy == []
     assert loaded["--help"] == "0"

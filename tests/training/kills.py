@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
+import commands
 from src.competitions.predictions import Predictions
 from src.config import Config
 from src.models import backbone
@@ -41,8 +42,7 @@ def kill_and_compare(data: Path, folder: Path, kills: int, seed: int, **knobs: o
     A run is killed up to three times, at moments uniform over the time that the uninterrupted one took.
     """
     config = tiny(data, **EVERYTHING | knobs)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["src.training.experiment", "tiny_runs"])
+    context = commands.server()
     whole, rng, tally = Run(folder / "whole"), random.Random(seed), Tally()
     _child(context, whole, config, None)  # the first one also waits for the imports
     started = time.monotonic()

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+import commands
 from src.competitions.predictions import Predictions
 from src.config import REPOSITORY
 from src.data.loader import OrderedBatches, Share, ShuffledBatches
@@ -121,8 +122,7 @@ def _member(rank: int, count: int, port: int, what: Callable[[Processes], object
 
 def together(what: Callable[[Processes], object], count: int = 3) -> list[object]:
     """What `what` gives in each of `count` processes."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["src.training.experiment", "tiny_runs"])
+    context = commands.server()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
