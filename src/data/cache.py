@@ -96,8 +96,11 @@ def _unfit(root: Path, home: Path, paths: list[str], facts: list[tuple[int, int]
 
 
 def _write_index(home: Path, index: dict[str, Any]) -> None:
-    with replacing(home / "index.npz") as partial, open(partial, "wb") as file:
-        np.savez(file, **index)
+    try:
+        with replacing(home / "index.npz") as partial, open(partial, "wb") as file:
+            np.savez(file, **index)
+    except OSError as error:
+        raise UserError(f"data.cache: {home / 'index.npz'}: can't be written: {error.strerror or error}") from None
 
 
 def _build(

@@ -50,7 +50,7 @@ def _states(root: Path, paths: list[str]) -> np.ndarray:
     places = defaultdict(list)
     for place, path in enumerate(paths):
         places[path.rpartition("/")[0]].append(place)
-    for parent, inside in places.items():  # one by one: the listings of 100,000 files together would take 65 MB
+    for parent, inside in places.items():  # one by one: the listings of 100,000 files together would take 70 MB
         folder = _Folder(root / parent)
         for place in inside:
             state = folder.state(paths[place].rpartition("/")[2])

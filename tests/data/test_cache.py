@@ -1,5 +1,6 @@
 """src/data/cache.py: the pictures are those that decoding gives, built once, and anew where anything about them changed."""
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -145,6 +146,17 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing_behind(root: Path, monkey
     with pytest.raises(UserError, match=r"and the disk is full; make room, or --data\.cache false"):
         opened(root)
     assert not (root / ".cache/20-crop").exists()
+
+
+def test_a_disk_that_fills_up_at_the_very_end_is_told_in_one_line(root: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(file: object, **_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", full)
+        with pytest.raises(UserError, match=r"index.npz: can't be written: No space left on device"):
+            opened(root)
+    assert opened(root)[1][0].endswith(": built once")
 
 
 def test_a_picture_that_cannot_be_read_is_left_to_the_loader(root: Path):
