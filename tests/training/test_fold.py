@@ -17,10 +17,12 @@ from conftest import write_dogs_vs_cats
 from src.competitions.predictions import Predictions
 from src.cores import cores
 from src.data.image import ImageError
+from src.data.loader import Loader, ShuffledBatches
 from src.errors import UserError
 from src.models import backbone
 from src.training import checkpoint, clock, experiment, fold, loop
 from src.training.run import Run
+from src.training.training import Training
 from tiny_runs import CLOCK, history, tiny, train
 
 # All that draws at random or is carried from step to step: 10 updates in 2 epochs of 5 steps.
@@ -335,6 +337,36 @@ def test_the_same_seed_gives_the_same_fold_bit_for_bit_with_any_number_of_worker
     run = Run(tmp_path / "run")
     train(run, tiny(dogs, **EVERYTHING, data__workers=workers))
     assert_equal_folds(run, whole)
+
+
+def test_validations_workers_begin_in_the_last_steps_and_the_next_epochs_while_it_is_scored(
+    dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    told, begin, update = [], Loader.begin, loop.update
+
+    def began(loader: Loader) -> None:
+        if loader.begun is None:
+            told.append(
+                f"epoch {loader.batch_sampler.epoch}" if isinstance(loader.batch_sampler, ShuffledBatches) else "held out"
+            )
+        begin(loader)
+
+    def updated(training: Training) -> None:
+        told.append("step")
+        update(training)
+
+    monkeypatch.setattr(Loader, "begin", began)
+    monkeypatch.setattr(loop, "update", updated)
+    knobs = {
+        "train__epochs": 4,
+        "model__name": "test_resnet",
+        "train__image_sizes": (24, 24, 32, 32),
+        "train__batch_size": 4,
+        "data__workers": 1,
+    }
+    train(Run(tmp_path / "run"), tiny(dogs, **knobs))
+    epoch = ["step", "held out", *["step"] * 4]  # a worker has four batches ready
+    assert told == [*epoch, "epoch 1", *epoch, *epoch, "epoch 3", *epoch]  # not where the images grow, nor at the end
 
 
 def test_another_seed_and_another_fold_give_another_model(whole: Run, dogs: Path, tmp_path: Path):
