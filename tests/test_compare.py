@@ -10,7 +10,7 @@ from written_runs import write_run
 
 def test_the_table_and_the_page_of_a_run(command: Callable, tmp_path: Path):
     write_run(tmp_path / "runs/one", [0, 1, 1, 0], np.eye(2)[[0, 1, 0, 0]] * 2)
-    table = command("compare.py")
+    table = command("compare.py", fresh=True)
     assert table.returncode == 0, table.stderr
     assert "one" in table.stdout
     done = command("compare.py", "runs/one", "--report")

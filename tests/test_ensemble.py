@@ -21,7 +21,7 @@ def test_the_whole_command_prints_the_table_and_writes_a_submission(command, tmp
 
 
 def test_without_runs_it_says_what_to_name(command):
-    run = command("ensemble.py")
+    run = command("ensemble.py", fresh=True)
     assert run.returncode == 1
     assert "python ensemble.py runs/A runs/B" in run.stderr
 

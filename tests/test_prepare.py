@@ -8,14 +8,14 @@ from conftest import SHARED, write_shopee
 
 
 def test_digits_are_written_and_split_without_a_download(command, tmp_path: Path):
-    run = command("prepare.py")
+    run = command("prepare.py", fresh=True)
     assert run.returncode == 0, run.stderr
     assert "1,437 training rows, 360 test rows" in run.stdout
     assert (tmp_path / "data/digits/folds.csv").read_text().startswith("id,label,group,fold\n")
 
 
 def test_absent_data_says_which_files_are_expected_and_the_two_ways_to_get_them(command):
-    run = command("prepare.py", "--config", "configs/shopee/mobilenetv2.yaml")
+    run = command("prepare.py", "--config", "configs/shopee/mobilenetv2.yaml", fresh=True)
     assert run.returncode == 1
     for part in (
         "data/shopee",

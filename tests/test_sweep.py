@@ -35,7 +35,7 @@ def test_folds_trained_at_the_same_time_fill_one_run_which_is_not_trained_again(
 
 def test_mistakes_are_told_in_one_line(command, tmp_path: Path):
     (tmp_path / "typo.yaml").write_text(yaml.safe_dump(FOLDS | {"parameters": {"train.lrr": {"values": [1, 2]}}}))
-    done = command("sweep.py", "typo.yaml")
+    done = command("sweep.py", "typo.yaml", fresh=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: typo.yaml: train.lrr: unknown option; did you mean --train.lr?\n"
     assert not (tmp_path / "runs").exists()

@@ -130,7 +130,7 @@ def test_debug_runs_the_digits_chain_in_a_run_of_its_own_and_tracks_it_offline(c
     ],
 )
 def test_what_needs_more_than_the_configuration_is_refused_in_one_line(command, arguments, said):
-    run = command("train.py", *arguments)
+    run = command("train.py", *arguments, fresh="--model.name" in arguments)
     assert run.returncode == 1
     assert said in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1, run.stderr

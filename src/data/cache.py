@@ -10,6 +10,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def open_cache(root: Path, paths: Sequence[str], form: Form, folder: Path, worke
     home = folder / f"{form.side}-{form.resize}"
     with locked(home, patience=HOURS):
         facts = [_facts(root / path) for path in paths]
-        reason = _unfit(root, home, paths, facts)
+        reason = _unfit(root, home, paths, facts, workers, said)
         if reason:
             _build(root, paths, facts, form, home, workers, said, reason)
         index = np.load(home / "index.npz")
@@ -67,7 +68,9 @@ def open_cache(root: Path, paths: Sequence[str], form: Form, folder: Path, worke
         return Cache(home / "pixels.bin", {path: (offset, *shape) for path, offset, shape in known if shape[0]})
 
 
-def _unfit(root: Path, home: Path, paths: list[str], facts: list[tuple[int, int]]) -> str:
+def _unfit(
+    root: Path, home: Path, paths: list[str], facts: list[tuple[int, int]], workers: int, said: Callable[[str], None]
+) -> str:
     """Why the cache that lies there can't be used, "" where it can. In a copied folder only the times are others."""
     try:
         with np.load(home / "index.npz") as file:
@@ -86,21 +89,24 @@ def _unfit(root: Path, home: Path, paths: list[str], facts: list[tuple[int, int]
     if unknown:
         return f"{unknown:,} of these pictures are not in the one there"
     touched = [(path, fact) for path, fact in zip(paths, facts, strict=True) if tuple(stored[place[path]]) != fact]
-    changed = sum(_digest(root / path) != digests[place[path]].decode() for path, _ in touched)
+    if not touched:
+        return ""
+    said(f"cache: {len(touched):,} files have another size or time; their bytes are compared")
+    tasks = [(root, [path for path, _ in touched[first : first + CHUNK]]) for first in range(0, len(touched), CHUNK)]
+    found = [of for _, of in sorted(spread(_digests, tasks, workers, "data.cache"))]
+    places = [place[path] for path, _ in touched]
+    changed = int((np.concatenate(found) != digests[places]).sum())
     if changed:
         return f"{changed:,} pictures have changed since the one there was built"
-    if touched:
-        stored[[place[path] for path, _ in touched]] = [fact for _, fact in touched]
+    stored[places] = [fact for _, fact in touched]
+    with suppress(OSError):  # else they are compared again next time
         _write_index(home, index)
     return ""
 
 
 def _write_index(home: Path, index: dict[str, Any]) -> None:
-    try:
-        with replacing(home / "index.npz") as partial, open(partial, "wb") as file:
-            np.savez(file, **index)
-    except OSError as error:
-        raise UserError(f"data.cache: {home / 'index.npz'}: can't be written: {error.strerror or error}") from None
+    with replacing(home / "index.npz") as partial, open(partial, "wb") as file:
+        np.savez(file, **index)
 
 
 def _build(
@@ -133,24 +139,22 @@ def _build(
             for number, kept in spread(_keep, tasks, workers, "data.cache"):
                 shapes[chunks[number]], digests[chunks[number]] = kept
                 bar.update(len(kept[0]))
+        os.replace(partial, home / "pixels.bin")
+        known = {"facts": np.array(facts, np.int64).reshape(-1, 2), "digests": digests, "offsets": offsets, "shapes": shapes}
+        _write_index(home, {"version": VERSION, "bytes": total, "paths": np.array(paths, str)} | known)
     except OSError as error:
         shutil.rmtree(home, ignore_errors=True)
         if error.errno != errno.ENOSPC:
-            raise UserError(f"data.cache: {partial}: {error.strerror or error}") from None
+            raise UserError(f"data.cache: {home}: {error.strerror or error}") from None
         raise UserError(_too_large(total, 0, home)) from None
-    os.replace(partial, home / "pixels.bin")
-    _write_index(home, {
-        "version": VERSION, "bytes": total, "paths": np.array(paths, str), "facts": np.array(facts, np.int64).reshape(-1, 2),
-        "digests": digests, "offsets": offsets, "shapes": shapes,
-    })  # fmt: skip
 
 
 def _keep(
     root: Path, paths: list[str], form: Form, file: Path, sizes: np.ndarray, offsets: np.ndarray
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Decode pictures and write them to their places. (n, 2) height and width of each, 0, 0 for one that can't be read, or is
     not what its header said; and the files' digests."""
-    shapes, digests = np.zeros((len(paths), 2), np.int64), [_digest(root / path) for path in paths]
+    shapes, digests = np.zeros((len(paths), 2), np.int64), _digests(root, paths)
     with open(file, "r+b") as pixels:
         for number, path in enumerate(paths):
             try:
@@ -191,7 +195,7 @@ def _header(path: Path) -> tuple[tuple[int, int], bool] | None:
 
 
 def _facts(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change in ns: a file whose are the same has not changed."""
+    """Size in bytes and time of the last change in ns: a file in which both are the same counts as unchanged."""
     try:
         found = path.stat()
     except OSError:
@@ -199,11 +203,13 @@ def _facts(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _digest(path: Path) -> str:
-    try:
-        return sha256(path)
-    except OSError:
-        return ""
+def _digests(root: Path, paths: list[str]) -> np.ndarray:
+    """(n,) S64: of the files' bytes; empty for one that can't be read."""
+    digests = np.zeros(len(paths), "S64")
+    for number, path in enumerate(paths):
+        with suppress(OSError):
+            digests[number] = sha256(root / path)
+    return digests
 
 
 def _too_large(total: int, free: int, home: Path) -> str:

@@ -29,7 +29,7 @@ CORRELATION = 0.95  # of thumbnails, after taking out brightness and contrast
 SMALLEST = 32  # pixels of the shorter side
 FLATTEST = 4.0  # grey levels, standard deviation of a thumbnail: below it the hash is the noise of an empty picture
 _WINDOWS = 4  # of a hash, 16 bits each
-_COMPARED = 100_000  # pairs of hashes at once: 5 MB
+_PAIRS_AT_ONCE = 100_000  # of hashes: 5 MB
 _THUMBS = 4096  # thumbnails, or pairs of them, at once: 8 MB
 _MOST = 1_000_000  # pairs held at once
 
@@ -98,8 +98,9 @@ def _close_hashes(hashes: np.ndarray, bits: int) -> Iterator[np.ndarray]:
     """(m, 2) places of every pair within `bits` of each other, once; m is at most _THUMBS.
 
     Hashes within 8 bits of each other differ in at most 2 bits of their first window of 16, or in at most 1 bit of one of
-    the other three: more everywhere would be 9. So only hashes with such windows are compared, 1 pair of 150 of photographs
-    (Norouzi et al. 2012, "Fast Search in Hamming Space with Multi-Index Hashing").
+    the other three: more everywhere would be 9. So only hashes with such windows are compared, 1 pair of 150 of photographs,
+    but nearly all pairs where the pictures are much alike, as scans on one background are (Norouzi et al. 2012, "Fast Search
+    in Hamming Space with Multi-Index Hashing").
     """
     windows = _windows(hashes)
     radii = [(bits + _WINDOWS - number) // _WINDOWS - 1 for number in range(_WINDOWS)]
@@ -134,10 +135,10 @@ def _close_windows(keys: np.ndarray, radius: int) -> Iterator[np.ndarray]:
 
 
 def _ranges(starts: np.ndarray, ends: np.ndarray) -> Iterator[np.ndarray]:
-    """(m, 2): each place with every number from its start to before its end; m is about _COMPARED, by whole places."""
+    """(m, 2): each place with every number from its start to before its end; m is about _PAIRS_AT_ONCE, by whole places."""
     counts = ends - starts
     until = np.cumsum(counts)
-    cuts = np.searchsorted(until, np.arange(_COMPARED, counts.sum(), _COMPARED))
+    cuts = np.searchsorted(until, np.arange(_PAIRS_AT_ONCE, counts.sum(), _PAIRS_AT_ONCE))
     for places in np.split(np.arange(len(counts)), cuts):
         place = np.repeat(places, counts[places])
         passed = np.cumsum(counts[places]) - counts[places]

@@ -120,7 +120,7 @@ class OrderedBatches(Sampler):
 
 
 class Loader(DataLoader):
-    """A DataLoader of Batch whose workers can begin before the first batch is asked for."""
+    """A DataLoader whose workers can begin before the first batch is asked for; `read_batches` makes Batches of its pairs."""
 
     begun: Iterator[tuple[torch.Tensor, torch.Tensor | str]] | None = None
 
@@ -130,13 +130,13 @@ class Loader(DataLoader):
         return self.num_workers * (self.prefetch_factor or 0)
 
     def begin(self) -> None:
-        """Let the workers read the first batches of what the sampler stands at, for whoever iterates next."""
+        """Let the workers read the first batches of what the sampler stands at, where it must stand until somebody iterates."""
         if self.num_workers and self.begun is None:
             self.begun = super().__iter__()
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor | str]]:
         begun, self.begun = self.begun, None
-        return begun or super().__iter__()
+        return super().__iter__() if begun is None else begun
 
 
 def make_loader(images: Images, batches: Sampler, workers: int, pin: bool) -> Loader:

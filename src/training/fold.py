@@ -235,7 +235,7 @@ class _Fold:
     def _train_epoch(self, training: Training, stop: list[int], held_out: Loader | None) -> None:
         """To the end of the epoch, or to where the processes agree to stop; the state is saved when it is due.
 
-        When the loader's workers have read the epoch's last batches, those of `held_out` begin.
+        When the loader's workers have been given the epoch's last batches, those of `held_out` begin.
         """
         size = training.image_size(training.position.epoch, self.fed.size)
         if self.loaded is None or self.loaded[0] != size:

@@ -80,7 +80,7 @@ def test_each_pair_of_close_hashes_is_found_once(at_once: int, flipped: list[tup
     hashes = [one for one, _ in flipped] + [one ^ sum(1 << place for place in places) for one, places in flipped]
     slow = {(i, j) for j in range(len(hashes)) for i in range(j) if (hashes[i] ^ hashes[j]).bit_count() <= bits}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(duplicates, "_COMPARED", at_once)
+        patch.setattr(duplicates, "_PAIRS_AT_ONCE", at_once)
         found = [tuple(sorted(pair)) for some in _close_hashes(np.array(hashes, np.uint64), bits) for pair in some.tolist()]
     assert len(found) == len(set(found))
     assert set(found) == slow

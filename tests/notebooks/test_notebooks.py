@@ -23,7 +23,7 @@ def test_the_lectures_have_their_ten_notebooks() -> None:
 
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsyncKernelManager]:
-    """One for all notebooks, each of which finds it empty: a kernel takes longer to import torch than some take to run.
+    """One for many notebooks, each of which finds no names there: a kernel takes longer to import torch than some take to run.
 
     It works in a folder that is empty at first; what a notebook trains on the embedded digits is there for the next one.
     """
@@ -38,8 +38,9 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsyncKernelMana
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs_without_data_network_or_account(path: Path, kernel: AsyncKernelManager) -> None:
     notebook = nbformat.read(path, as_version=4)
+    assert _code(notebook)[0]["source"].startswith("import lesson"), "which makes what comes after it importable"
     notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))
-    NotebookClient(notebook, km=kernel, timeout=240).execute()
+    NotebookClient(notebook, km=kernel, timeout=240, interrupt_on_timeout=True).execute()
     assert not any(output["output_type"] == "error" for cell in _code(notebook) for output in cell["outputs"])
     assert all(cell["execution_count"] for cell in _code(notebook))
 
