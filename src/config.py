@@ -462,10 +462,22 @@ def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
     return ""
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML itself forbids a key that stands twice in a mapping; PyYAML takes the last one without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in keys:
+                raise yaml.constructor.ConstructorError(problem=f"{key.value} stands there twice", problem_mark=key.start_mark)
+            keys.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file's mapping. Raises ConfigError with the line where it can't be parsed."""
+    """A YAML file's mapping. Raises ConfigError with the line where it can't be parsed or where a key stands twice."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: can't be read: {error}") from None
     except yaml.YAMLError as error:

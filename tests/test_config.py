@@ -190,6 +190,22 @@ def test_bases_that_name_each_other_in_a_circle_are_refused(tmp_path, files):
     assert "base: the files name each other in a circle" in refusal(tmp_path / "a.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train: {epochs: 7, lr: 0.5, epochs: 9}", 'epochs stands there twice in "<unicode string>", line 1, column 29'),
+        ("train: {epochs: 7}\ndata: {folds: 4}\ntrain: {lr: 0.5}", 'train stands there twice in "<unicode string>", line 3'),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path, text, said):
+    path = write(tmp_path, text)
+    assert refusal(path).startswith(f"{path}: not valid YAML: {said}")
+
+
+def test_what_is_merged_into_a_mapping_may_stand_there_again(tmp_path):
+    assert load(write(tmp_path, "competition: shopee\ntrain: {<<: {epochs: 7, lr: 0.5}, epochs: 9}")).train.epochs == 9
+
+
 @pytest.mark.parametrize("base", ["nowhere.yaml", "3", "[a, b]", "''"])
 def test_a_base_that_is_not_there_is_told_with_the_file_that_names_it(tmp_path, base):
     path = write(tmp_path, f"base: {base}")
