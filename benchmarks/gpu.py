@@ -129,7 +129,7 @@ def end_to_end(asked: argparse.Namespace, device: torch.device) -> list[dict[str
     def epoch(loader: DataLoader) -> float:
         return timed(training, ((images, target) for images, target, _ in feed(loader, labels, device)))
 
-    pictures = [Images(root, paths, paths, asked.size, "crop", recipe, cache) for cache in (None, kept)]
+    pictures = [Images(root, paths, paths, recipe, cache) for cache in (None, kept)]
     files, cached = (make_loader(each, order, choose_workers(None, device), device.type == "cuda") for each in pictures)
 
     ways = {

@@ -46,7 +46,7 @@ class Ours:
         paths = sorted(path.relative_to(root).as_posix() for path in root.glob("train/*.jpg"))
         draw = Augmentation("medium", size, "crop", ("hflip",), 0)
         kept = open_cache(root, paths, draw.form, root / ".cache", 2, print) if cached else None
-        images = Images(root, paths, paths, size, "crop", draw, kept)
+        images = Images(root, paths, paths, draw, kept)
         self.loader = make_loader(images, ShuffledBatches(len(paths), batch, 0), workers, torch.cuda.is_available())
         self.fed, self.device = ImageInput(size, MEAN, STD), choose_device("auto")
 

@@ -28,15 +28,14 @@ Batch = tuple[np.ndarray, torch.Tensor]  # rows (n,) int64, images (n, size, siz
 
 
 class Images(Dataset):
-    """Rows' images, augmented, or just fitted to their square where `augmentation` is None; from the cache what it has."""
+    """Rows' images, augmented, or just brought to a form; from the cache what it has."""
 
     def __init__(
-        self, root: Path, ids: list[str], paths: list[str], size: int, resize: str, augmentation: "Augmentation | None",
-        cache: Cache | None = None,
-    ) -> None:  # fmt: skip
+        self, root: Path, ids: list[str], paths: list[str], draw: "Augmentation | Form", cache: Cache | None = None
+    ) -> None:
         self.root, self.ids, self.paths = root, np.array(ids, dtype=str), np.array(paths, dtype=str)
-        self.augmentation, self.cache = augmentation, cache
-        self.form = Form(size, resize) if augmentation is None else augmentation.form
+        self.draw, self.cache = draw, cache
+        self.form = draw if isinstance(draw, Form) else draw.form
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,9 +50,9 @@ class Images(Dataset):
                 image = read(self.root / path, self.form)
         except ImageError as error:
             return row, f"{error}; row {row}, id {str(self.ids[row])!r}"
-        if self.augmentation is None:
-            return row, self.form.of(image)
-        return row, self.augmentation(image, epoch, str(self.ids[row]))
+        if isinstance(self.draw, Form):
+            return row, self.draw.of(image)
+        return row, self.draw(image, epoch, str(self.ids[row]))
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def ordered_loader(
     cache: Cache | None = None,
 ) -> Loader:  # fmt: skip
     """All of `rows` (id, path) in their order, fitted to their square and not augmented: to validate or predict."""
-    images = Images(root, rows["id"].tolist(), rows["path"].tolist(), size, resize, None, cache)
+    images = Images(root, rows["id"].tolist(), rows["path"].tolist(), Form(size, resize), cache)
     batches = OrderedBatches(len(images), config.predict.batch_size, share)
     return make_loader(images, batches, choose_workers(config.data.workers, device), device.type == "cuda")
 

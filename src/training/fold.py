@@ -214,7 +214,7 @@ class _Fold:
         config, rows, how = self.config, self.data.train, self.config.data.resize
         recipe = Augmentation(config.data.augmentation, size, how, config.competition.label_preserving, config.train.seed)
         cache = self._cache(recipe.form)
-        images = Images(self.data.root, rows["id"].tolist(), rows["path"].tolist(), size, how, recipe, cache)
+        images = Images(self.data.root, rows["id"].tolist(), rows["path"].tolist(), recipe, cache)
         workers = choose_workers(config.data.workers, self.device)
         return make_loader(images, self._order(self.data.labels(rows)), workers, self.device.type == "cuda")
 

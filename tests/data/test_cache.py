@@ -157,7 +157,7 @@ def test_a_picture_that_cannot_be_read_is_left_to_the_loader(root: Path):
     (root / "broken.jpg").write_bytes(b"no picture")
     kept, _ = opened(root)
     assert kept.read("broken.jpg") is None
-    images = Images(root, ["a", "b"], ["broken.jpg", "0.jpg"], 20, "crop", None, kept)
+    images = Images(root, ["a", "b"], ["broken.jpg", "0.jpg"], SQUARE, kept)
     assert "broken.jpg: not an image that OpenCV can decode" in images[0, 0][1]
     assert np.array_equal(images[0, 1][1], fit(read(root / "0.jpg"), 20, "crop"))
 
@@ -194,7 +194,7 @@ def test_with_the_cache_a_recipe_draws_the_same_and_fitted_ones_give_the_same_bi
     draw = augmentation.Augmentation(recipe, 16, how, ("hflip",), 0)
     kept, _ = opened(root, draw.form)
     ids = names(root)
-    plain, cached = (Images(root, ids, ids, 16, how, draw, each) for each in (None, kept))
+    plain, cached = (Images(root, ids, ids, draw, each) for each in (None, kept))
     for row in range(len(ids)):
         one, other = plain[3, row][1].astype(int), cached[3, row][1].astype(int)
         if recipe in ("none", "light"):

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from conftest import write_image
 from src.data.augmentation import Augmentation
-from src.data.image import ImageError, fit, read
+from src.data.image import Form, ImageError, fit, read
 from src.data.loader import Images, OrderedBatches, Share, ShuffledBatches, choose_workers, make_loader, read_batches
 
 ROWS, SIZE = 13, 24
+SQUARE = Form(SIZE, "crop")
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +28,8 @@ def root(tmp_path_factory) -> Path:
     return folder
 
 
-def images(root: Path, augmentation: Augmentation | None = None, kind: type[Images] = Images) -> Images:
-    return kind(root, [f"cat.{i}" for i in range(ROWS)], [f"{i}.png" for i in range(ROWS)], SIZE, "crop", augmentation)
+def images(root: Path, draw: Augmentation | Form = SQUARE, kind: type[Images] = Images) -> Images:
+    return kind(root, [f"cat.{i}" for i in range(ROWS)], [f"{i}.png" for i in range(ROWS)], draw)
 
 
 def epochs(root: Path, workers: int, recipe: str, count: int = 2) -> list[tuple[list[int], bytes]]:
@@ -105,7 +106,7 @@ def test_an_image_that_cannot_be_read_stops_with_its_path_row_and_id(tmp_path, w
     (tmp_path / "4.png").unlink()
     if content is not None:
         (tmp_path / "4.png").write_bytes(content)
-    given = Images(tmp_path, [f"cat.{i}" for i in range(6)], [f"{i}.png" for i in range(6)], SIZE, "crop", None)
+    given = Images(tmp_path, [f"cat.{i}" for i in range(6)], [f"{i}.png" for i in range(6)], SQUARE)
     rows, message = read_until_it_stops(given, workers)
     assert rows == [0, 1, 2, 3]
     assert re.fullmatch(rf"{re.escape(str(tmp_path))}/4\.png: {said}.*; row 4, id 'cat\.4'", message)

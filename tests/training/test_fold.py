@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from conftest import write_dogs_vs_cats
 from src.competitions.predictions import Predictions
 from src.cores import cores
-from src.data.image import ImageError
+from src.data.image import Form, ImageError
 from src.data.loader import Loader, ShuffledBatches
 from src.errors import UserError
 from src.models import backbone
@@ -129,7 +129,7 @@ def test_without_an_average_the_last_weights_are_saved(dogs: Path, tmp_path: Pat
 def test_the_saved_model_gives_the_out_of_fold_logits(whole: Run, dogs: Path):
     model, card = backbone.load(whole.fold("0") / "model.safetensors", torch.device("cpu"))
     oof = Predictions.load(whole.fold("0") / "oof.npz")
-    images = fold.Images(dogs, oof.ids.tolist(), [f"train/{id}.jpg" for id in oof.ids], 32, card.resize, None)
+    images = fold.Images(dogs, oof.ids.tolist(), [f"train/{id}.jpg" for id in oof.ids], Form(32, card.resize))
     pixels = card.input.normalise(torch.from_numpy(np.stack([images[0, i][1] for i in range(len(images))])), True)
     with torch.inference_mode():
         np.testing.assert_allclose(model(pixels).numpy(), oof.logits, atol=1e-5)
