@@ -125,8 +125,8 @@ def read_until_it_stops(given: Images, workers: int) -> tuple[list[int], str]:
 
 def test_a_bug_is_not_taken_for_an_unreadable_image(root):
     broken = images(root)
-    broken.form = "no form"
-    with pytest.raises(AttributeError):
+    broken.draw = "neither a recipe nor a form"
+    with pytest.raises(TypeError):
         list(read_batches(make_loader(broken, OrderedBatches(ROWS, 2), 0, pin=False)))
 
 
