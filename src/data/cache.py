@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from src.data.image import DECODER, Form, ImageError, jpeg_size, read
-from src.data.spread import CHUNK, spread
+from src.data.spread import parts, spread
 from src.errors import UserError
 from src.files import locked, replacing, sha256
 
@@ -88,17 +88,18 @@ def _unfit(
     unknown = sum(path not in place for path in paths)
     if unknown:
         return f"{unknown:,} of these pictures are not in the one there"
-    touched = [(path, fact) for path, fact in zip(paths, facts, strict=True) if tuple(stored[place[path]]) != fact]
+    touched = {path: fact for path, fact in zip(paths, facts, strict=True) if tuple(stored[place[path]]) != fact}
     if not touched:
         return ""
     said(f"cache: {len(touched):,} files have another size or time; their bytes are compared")
-    tasks = [(root, [path for path, _ in touched[first : first + CHUNK]]) for first in range(0, len(touched), CHUNK)]
-    found = [of for _, of in sorted(spread(_digests, tasks, workers, "data.cache"))]
-    places = [place[path] for path, _ in touched]
-    changed = int((np.concatenate(found) != digests[places]).sum())
+    names, places, chunks = list(touched), [place[path] for path in touched], parts(len(touched))
+    found = np.zeros_like(digests, shape=len(names))
+    for number, some in spread(_digests, [(root, names[chunk]) for chunk in chunks], workers, "data.cache"):
+        found[chunks[number]] = some
+    changed = int((found != digests[places]).sum())
     if changed:
         return f"{changed:,} pictures have changed since the one there was built"
-    stored[places] = [fact for _, fact in touched]
+    stored[places] = list(touched.values())
     with suppress(OSError):  # else they are compared again next time
         _write_index(home, index)
     return ""
@@ -114,7 +115,7 @@ def _build(
     said: Callable[[str], None], reason: str,
 ) -> None:  # fmt: skip
     """Write both files beside their place, then move them there: the index last, without which there is no cache."""
-    chunks = [slice(first, first + CHUNK) for first in range(0, len(paths), CHUNK)]
+    chunks = parts(len(paths))
     shapes = np.full((len(paths), 2), form.side, np.int64)
     if form.resize == "shrunk":
         tasks = [(root, paths[chunk], form) for chunk in chunks]

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from src.cores import cores
 from src.data.facts import FACTS, examine
-from src.data.spread import CHUNK, spread
+from src.data.spread import parts, spread
 
 MISSING = "missing"
 # A cache made with another decoder, hash or layout is made anew. Raise the number when facts.py measures anything else.
@@ -92,7 +92,7 @@ class _Folder:
 
 def _measure(root: Path, paths: list[str], facts: np.ndarray, todo: np.ndarray, workers: int | None) -> None:
     """Fill in facts[todo]. Few files are measured right here: starting processes takes longer."""
-    chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
+    chunks = [todo[part] for part in parts(len(todo))]
     workers = workers if workers is not None else _cores()
     arguments = [(root, [paths[i] for i in chunk], facts["size"][chunk], facts["mtime"][chunk]) for chunk in chunks]
     with tqdm(total=len(todo), desc="audit", unit=" images", disable=None) as bar:  # None: only on a terminal

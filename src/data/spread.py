@@ -12,6 +12,11 @@ Result = TypeVar("Result")
 CHUNK = 64  # files a task: 0.1 s of small photographs, so that a bar moves and no process waits long at the end
 
 
+def parts(count: int) -> list[slice]:
+    """Of `count` files: which belong to each task."""
+    return [slice(first, first + CHUNK) for first in range(0, count, CHUNK)]
+
+
 def spread(work: Callable[..., Result], tasks: list[tuple], workers: int, what: str) -> Iterator[tuple[int, Result]]:
     """(place, work(*task)) of each task, as they end. Few tasks are done right here: starting processes takes longer.
 

@@ -131,13 +131,13 @@ def test_paths_of_any_spelling_are_kept_apart(tmp_path: Path, cache: Path):
 
 
 def test_processes_give_the_same_as_one(root: Path):
-    write(root, {f"more/{i}.png": encode(picture(i, 40, 40), "PNG") for i in range(inventory.CHUNK * 2 + 5)})
-    paths = PATHS + [f"more/{i}.png" for i in range(inventory.CHUNK * 2 + 5)]
+    write(root, {f"more/{i}.png": encode(picture(i, 40, 40), "PNG") for i in range(spread.CHUNK * 2 + 5)})
+    paths = PATHS + [f"more/{i}.png" for i in range(spread.CHUNK * 2 + 5)]
     assert take(root, None, paths, workers=3)[0].tobytes() == take(root, None, paths, workers=1)[0].tobytes()
 
 
 def test_an_interrupted_pass_keeps_what_it_measured(root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(inventory, "CHUNK", 2)
+    monkeypatch.setattr(spread, "CHUNK", 2)
     examine = inventory.examine
 
     def interrupted(*task):
@@ -162,7 +162,7 @@ def test_a_process_that_dies_ends_the_audit_with_one_line(root: Path, monkeypatc
 
         def shutdown(self, **_): ...
 
-    monkeypatch.setattr(inventory, "CHUNK", 1)
+    monkeypatch.setattr(spread, "CHUNK", 1)
     monkeypatch.setattr(spread, "ProcessPoolExecutor", Pool)
     with pytest.raises(UserError, match="a process died") as caught:
         take(root, None, workers=2)
