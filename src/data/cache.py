@@ -9,8 +9,8 @@ import errno
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from src.data.digests import digests
 from src.data.image import DECODER, Form, ImageError, jpeg_size, read
 from src.data.spread import parts, spread
 from src.errors import UserError
-from src.files import locked, replacing, sha256
+from src.files import locked, replacing
 
-VERSION = f"2 decoder {DECODER}"  # a cache of another decoder or layout is built anew
+VERSION = f"3 decoder {DECODER}"  # a cache of another decoder or layout is built anew
 HOURS = 3 * 3600.0  # as long as another process may take to build it
 SPARE = 100e6  # bytes that a build leaves free
 
@@ -52,26 +53,23 @@ class Cache:
 def open_cache(root: Path, paths: Sequence[str], form: Form, folder: Path, workers: int, said: Callable[[str], None]) -> Cache:
     """The cache of these pictures below `root`, built in `folder` where it isn't there, or is of other pictures.
 
-    A file of other bytes makes it anew: they are compared where its size or time is another. A picture that can't be read is
-    not in it, and is left to whoever asks for it. workers: processes that build. Raises UserError where the disk has too
-    little room.
+    Pictures are known by the digest of their bytes. One that can't be read is not in it, and is left to whoever asks for it.
+    workers: processes that build. Raises UserError where the disk has too little room.
     """
     paths = sorted(set(paths))
     home = folder / f"{form.side}-{form.resize}"
     with locked(home, patience=HOURS):
-        facts = [_facts(root / path) for path in paths]
-        reason = _unfit(root, home, paths, facts, workers, said)
+        now = digests(root, paths, folder.parent, workers)  # beside the data, for all that ask
+        reason = _unfit(home, paths, now)
         if reason:
-            _build(root, paths, facts, form, home, workers, said, reason)
+            _build(root, paths, now, form, home, workers, said, reason)
         index = np.load(home / "index.npz")
         known = zip(index["paths"].tolist(), index["offsets"].tolist(), index["shapes"].tolist(), strict=True)
         return Cache(home / "pixels.bin", {path: (offset, *shape) for path, offset, shape in known if shape[0]})
 
 
-def _unfit(
-    root: Path, home: Path, paths: list[str], facts: list[tuple[int, int]], workers: int, said: Callable[[str], None]
-) -> str:
-    """Why the cache that lies there can't be used, "" where it can. In a copied folder only the times are others."""
+def _unfit(home: Path, paths: list[str], now: np.ndarray) -> str:
+    """Why the cache that lies there can't be used, "" where it can. now: the pictures' digests."""
     try:
         with np.load(home / "index.npz") as file:
             if file["version"].item() != VERSION:
@@ -80,29 +78,16 @@ def _unfit(
         if index["bytes"].item() != (home / "pixels.bin").stat().st_size:
             return "the one there is damaged"
         place = {path: number for number, path in enumerate(index["paths"].tolist())}
-        stored, digests = index["facts"], index["digests"]
+        stored = index["digests"]
     except FileNotFoundError:
         return "built once"
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         return f"the one there can't be read ({error})"
     unknown = sum(path not in place for path in paths)
     if unknown:
         return f"{unknown:,} of these pictures are not in the one there"
-    touched = {path: fact for path, fact in zip(paths, facts, strict=True) if tuple(stored[place[path]]) != fact}
-    if not touched:
-        return ""
-    said(f"cache: {len(touched):,} files have another size or time; their bytes are compared")
-    names, places, chunks = list(touched), [place[path] for path in touched], parts(len(touched))
-    found = np.zeros_like(digests, shape=len(names))
-    for number, some in spread(_digests, [(root, names[chunk]) for chunk in chunks], workers, "data.cache"):
-        found[chunks[number]] = some
-    changed = int((found != digests[places]).sum())
-    if changed:
-        return f"{changed:,} pictures have changed since the one there was built"
-    stored[places] = list(touched.values())
-    with suppress(OSError):  # else they are compared again next time
-        _write_index(home, index)
-    return ""
+    changed = int((stored[[place[path] for path in paths]] != now).sum())
+    return f"{changed:,} pictures have changed since the one there was built" if changed else ""
 
 
 def _write_index(home: Path, index: dict[str, Any]) -> None:
@@ -111,7 +96,7 @@ def _write_index(home: Path, index: dict[str, Any]) -> None:
 
 
 def _build(
-    root: Path, paths: list[str], facts: list[tuple[int, int]], form: Form, home: Path, workers: int,
+    root: Path, paths: list[str], now: np.ndarray, form: Form, home: Path, workers: int,
     said: Callable[[str], None], reason: str,
 ) -> None:  # fmt: skip
     """Write both files beside their place, then move them there: the index last, without which there is no cache."""
@@ -130,7 +115,6 @@ def _build(
     free = shutil.disk_usage(home).free
     if total + SPARE > free:
         raise UserError(_too_large(total, free, home))
-    digests = np.zeros(len(paths), "S64")
     partial = home / "pixels.partial"
     try:
         partial.touch()
@@ -138,10 +122,10 @@ def _build(
         tasks = [(root, paths[chunk], form, partial, sizes[chunk], offsets[chunk]) for chunk in chunks]
         with tqdm(total=len(paths), desc="cache", unit=" images", leave=False, disable=None) as bar:  # None: only on a terminal
             for number, kept in spread(_keep, tasks, workers, "data.cache"):
-                shapes[chunks[number]], digests[chunks[number]] = kept
-                bar.update(len(kept[0]))
+                shapes[chunks[number]] = kept
+                bar.update(len(kept))
         os.replace(partial, home / "pixels.bin")
-        known = {"facts": np.array(facts, np.int64).reshape(-1, 2), "digests": digests, "offsets": offsets, "shapes": shapes}
+        known = {"digests": now, "offsets": offsets, "shapes": shapes}
         _write_index(home, {"version": VERSION, "bytes": total, "paths": np.array(paths, str)} | known)
     except OSError as error:
         shutil.rmtree(home, ignore_errors=True)
@@ -150,12 +134,10 @@ def _build(
         raise UserError(_too_large(total, 0, home)) from None
 
 
-def _keep(
-    root: Path, paths: list[str], form: Form, file: Path, sizes: np.ndarray, offsets: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Decode pictures and write them to their places. (n, 2) height and width of each, 0, 0 for one that can't be read, or is
-    not what its header said; and the files' digests."""
-    shapes, digests = np.zeros((len(paths), 2), np.int64), _digests(root, paths)
+def _keep(root: Path, paths: list[str], form: Form, file: Path, sizes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Decode pictures and write them to their places. (n, 2) height and width of each; 0, 0 for one that can't be read, or is
+    not what its header said."""
+    shapes = np.zeros((len(paths), 2), np.int64)
     with open(file, "r+b") as pixels:
         for number, path in enumerate(paths):
             try:
@@ -165,7 +147,7 @@ def _keep(
             if image.size == sizes[number]:
                 os.pwrite(pixels.fileno(), image.tobytes(), offsets[number])
                 shapes[number] = image.shape[:2]
-    return shapes, digests
+    return shapes
 
 
 def _expected(root: Path, paths: list[str], form: Form) -> np.ndarray:
@@ -193,24 +175,6 @@ def _header(path: Path) -> tuple[tuple[int, int], bool] | None:
             return picture.size[::-1], picture.format in ("JPEG", "MPO")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-
-
-def _facts(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change in ns: a file in which both are the same counts as unchanged."""
-    try:
-        found = path.stat()
-    except OSError:
-        return -1, -1
-    return found.st_size, found.st_mtime_ns
-
-
-def _digests(root: Path, paths: list[str]) -> np.ndarray:
-    """(n,) S64: of the files' bytes; empty for one that can't be read."""
-    digests = np.zeros(len(paths), "S64")
-    for number, path in enumerate(paths):
-        with suppress(OSError):
-            digests[number] = sha256(root / path)
-    return digests
 
 
 def _too_large(total: int, free: int, home: Path) -> str:
