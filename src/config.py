@@ -146,12 +146,12 @@ class ModelConfig(Section):
 
 REFUSED, KEPT = "refuse", "keep"
 POLICIES = {  # what becomes of the audit's findings in the training rows (src/data/audit.py says what each kind means)
-    **dict.fromkeys(("empty", "not_an_image", "unreadable", "truncated", "outside_root"), REFUSED),
+    **dict.fromkeys(("empty", "not_an_image", "unreadable", "truncated", "outside_root", "alpha_only"), REFUSED),
     **dict.fromkeys(
         ("grey_tail", "damaged", "leak", "label_conflict", "exact_duplicate", "near_duplicate", "shared_path"), KEPT
     ),
     **dict.fromkeys(("label_spelling", "id_spelling", "one_colour", "tiny", "extreme_aspect", "cmyk", "sixteen_bit"), KEPT),
-    **dict.fromkeys(("animated", "exif_rotated", "wrong_suffix"), KEPT),
+    **dict.fromkeys(("mixed_depth", "animated", "exif_rotated", "wrong_suffix"), KEPT),
 }
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from src.data import inventory
 from src.data.duplicates import Finding, duplicate_findings, merged_groups, same_picture
-from src.data.facts import DAMAGED, EMPTY, FOREIGN, GREY_TAIL, TRUNCATED, UNREADABLE, text
+from src.data.facts import DAMAGED, EMPTY, FLAT, FOREIGN, GREY_TAIL, TRUNCATED, UNREADABLE, text
 from src.data.inventory import MISSING
 from src.errors import UserError
 
@@ -28,6 +28,8 @@ KINDS = {
     "truncated": "image that can't be decoded, as its end is missing",
     "grey_tail": "image whose end is missing; it decodes, with a grey tail",
     "damaged": "image whose data are damaged inside; it decodes with wrong blocks",
+    "alpha_only": "picture in the alpha channel alone, which is dropped: one colour is left; flatten it on a background",
+    "mixed_depth": "16-bit file whose values use more or fewer bits than most: its brightness is scaled by another number",
     "leak": "training image that is also a test image",
     "label_conflict": "one picture under different labels",
     "exact_duplicate": "the same bytes as another row of its part",
@@ -40,7 +42,7 @@ KINDS = {
     "tiny": "very few pixels",
     "extreme_aspect": "very long and narrow",
     "cmyk": "CMYK colours, which decoders turn into RGB each in its own way",
-    "sixteen_bit": "more than 8 bits a channel; scaled down to 8",
+    "sixteen_bit": "16 bits a channel; the upper 8 of those in use are taken",
     "animated": "several frames; only the first is used",
     "exif_rotated": "stored turned or mirrored; upright only where EXIF is heeded",
     "wrong_suffix": "a suffix of another format",
@@ -51,7 +53,6 @@ COLUMNS = ["part", "id", "path", "kind", "detail", "twin", "twin_path"]
 TINY = 32  # pixels of the shorter side: below it hardly a class is told from another. Where images are small by nature
 TINY_SHARE = 0.5  # (digits: 8, MNIST: 28, CIFAR: 32) it is this share of their median. Dogs vs. Cats has none below 41
 LONGEST = 4.0  # times the shorter side: cropped or squashed to a square, 3/4 are lost. Dogs vs. Cats ends at 2.6
-FLAT = 2.0  # grey levels of standard deviation in every channel; JPEG's noise on one colour stays below 1, photographs above 18
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif"}
 SUFFIXES = {
     "JPEG": _JPEG, "MPO": _JPEG, "PNG": {".png"}, "GIF": {".gif"}, "BMP": {".bmp"}, "WEBP": {".webp"},
@@ -176,9 +177,14 @@ def _checks(facts: np.ndarray, paths: Collection[str]) -> Iterator[tuple[str, np
 
     yield "tiny", readable & (short < fewest), size
     yield "extreme_aspect", readable & (long > LONGEST * short), size
-    yield "one_colour", readable & (facts["spread"] < FLAT), lambda fact: f"{size(fact)}, all of about one colour"
+    one_colour = readable & (facts["spread"] < FLAT) & ~facts["alpha_only"]
+    yield "one_colour", one_colour, lambda fact: f"{size(fact)}, all of about one colour"
+    yield "alpha_only", facts["alpha_only"], lambda fact: f"{size(fact)}, one colour under a varying alpha channel"
     yield "cmyk", facts["cmyk"], lambda fact: f"CMYK {text(fact['format'])}"
-    yield "sixteen_bit", facts["bits"] > 8, lambda fact: f"{fact['bits']} bits a channel"
+    deep = facts["depth"] > 0
+    usual = int(np.bincount(facts["depth"][deep], minlength=1).argmax())
+    yield "sixteen_bit", deep, lambda fact: f"{fact['depth']} of 16 bits in use, {fact['levels']} levels left"
+    yield "mixed_depth", deep & (facts["depth"] != usual), lambda fact: f"scaled from {fact['depth']} bits, most from {usual}"
     yield "animated", facts["animated"], lambda fact: f"{text(fact['format'])} of several frames"
     yield "exif_rotated", facts["orientation"] > 1, lambda fact: f"EXIF orientation {fact['orientation']}"
     suffixes = [os.path.splitext(path)[1].lower() for path in paths]

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from src.data.digests import digests
-from src.data.image import DECODER, Form, ImageError, jpeg_size, read
+from src.data.image import DECODER, Form, ImageError, irregular, jpeg_size, read
 from src.data.spread import parts, spread
 from src.errors import UserError
 from src.files import locked, replacing
@@ -167,6 +167,8 @@ def _header(path: Path) -> tuple[tuple[int, int], bool] | None:
     from PIL import Image  # here: prediction, which needs no cache, needs no Pillow
 
     try:
+        if irregular(path.stat()):
+            return None
         with open(path, "rb") as file:
             size = jpeg_size(memoryview(file.read(65536)))
         if size is not None:

@@ -6,6 +6,7 @@ the last of these can't be set back, whatever copied or replaced the file.
 
 import hashlib
 import os
+import stat
 import time
 import zipfile
 import zlib
@@ -72,7 +73,8 @@ def _states(root: Path, paths: Sequence[str]) -> np.ndarray:
     for number, path in enumerate(paths):
         try:
             state = os.stat(root / path)
-            records[number] = state.st_size, state.st_mtime_ns, state.st_ctime_ns, b""
+            size = state.st_size if stat.S_ISREG(state.st_mode) else -1  # to open a pipe waits for ever
+            records[number] = size, state.st_mtime_ns, state.st_ctime_ns, b""
         except (OSError, ValueError):  # ValueError: a NUL in the path
             records["size"][number] = -1
     return records

@@ -20,18 +20,22 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from src import PIXELS
 from src.data import image as decoder
 
 OK, EMPTY, FOREIGN, UNREADABLE = "ok", "empty", "not_an_image", "unreadable"
 TRUNCATED, GREY_TAIL, DAMAGED = "truncated", "grey_tail", "damaged"
 THUMB = 16  # pixels; side of the grey thumbnail that confirms what the hash suspects
+FLAT = 2.0  # grey levels of standard deviation in every channel; JPEG's noise on one colour stays below 1, photographs above 18
 GREY, TOLERANCE = 128, 3  # libjpeg's filling for data that never came, and what re-encoding such a picture adds to it
 
 FACTS = np.dtype([
     ("size", np.int64), ("mtime", np.int64),  # bytes and ns since 1970; -1 where the file could not be opened
     ("digest", np.uint64, 2),  # BLAKE2b of the bytes, 128 bits
     ("verdict", "S12"), ("detail", "S160"),  # UTF-8
-    ("format", "S8"), ("bits", np.uint8), ("cmyk", np.bool_), ("animated", np.bool_), ("orientation", np.uint8),
+    ("format", "S8"), ("cmyk", np.bool_), ("animated", np.bool_), ("orientation", np.uint8),
+    ("depth", np.uint8), ("levels", np.uint16),  # of a file with 16 bits: those in use, and what is left in 8; 0 for others
+    ("alpha_only", np.bool_),  # one colour, under an alpha channel that varies
     ("height", np.int32), ("width", np.int32),  # pixels, after EXIF rotation; 0 where it can't be decoded
     ("spread", np.float32),  # standard deviation of the most varied channel, grey levels
     ("grey_rows", np.int32),  # rows at the bottom that are nothing but mid-grey
@@ -47,13 +51,15 @@ _HURT = re.compile(
     r"Corrupt JPEG data: (bad Huffman code|.*extraneous bytes before marker 0xd[0-7]|found marker .* instead of RST.)"
 )
 _JPEG, _PNG, _JP2 = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\0\0\0\x0cjP  "
+# Whatever else PIL opens stays closed: it would hand an EPS under an image's name to Ghostscript, which is a program in it.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "JPEG2000", "PPM", "ICO")
 _SIGNATURES = (_JPEG, _PNG, _JP2, b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 
 
 def examine(root: Path, paths: list[str], sizes: np.ndarray, mtimes: np.ndarray) -> np.ndarray:
     """FACTS of files below root, one record a path. Never raises for what a file holds: that is its verdict."""
     cv2.setNumThreads(0)  # the audit's parallelism is processes; OpenCV's own threads would only fight with them
-    Image.MAX_IMAGE_PIXELS = None  # only headers are read with PIL; whether a picture is too large is for OpenCV to say
+    Image.MAX_IMAGE_PIXELS = None  # or PIL would refuse to read a header; `load` has the limit
     facts = np.zeros(len(paths), FACTS)
     for fact, path, size, mtime in zip(facts, paths, sizes, mtimes, strict=True):
         fact["size"], fact["mtime"], fact["verdict"] = size, mtime, OK
@@ -68,10 +74,14 @@ def text(field: bytes) -> str:
 
 def _examine(path: Path, fact: np.void) -> None:
     try:
-        data = path.read_bytes()
+        refusal = decoder.irregular(path.stat())
+        data = b"" if refusal else path.read_bytes()
     except OSError as error:
         fact["size"] = -1  # not cached: the next pass asks again, as permissions change without the file's time
         _judge(fact, UNREADABLE, error.strerror or str(error))
+        return
+    if refusal:
+        _judge(fact, UNREADABLE, refusal)
         return
     fact["digest"] = np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), np.uint64)
     if not data:
@@ -80,11 +90,12 @@ def _examine(path: Path, fact: np.void) -> None:
     known = _read_header(data, fact)
     try:
         with overheard() as words:
-            picture = decoder.read(path)  # the very function that training calls: what it refuses is refused here
+            stored = decoder.decode(path)  # as training does: what it refuses is refused here
     except decoder.ImageError as error:
         _judge(fact, *_why(data, known, str(error).removeprefix(f"{path}: ")))
         return
-    _measure(picture, fact)
+    _measure(stored, fact)
+    fact["alpha_only"] = fact["spread"] < FLAT and _alpha_varies(data)
     if _CUT.search(words()) or fact["grey_rows"]:
         rows = f"; the last {fact['grey_rows']} of {fact['height']} rows are grey" if fact["grey_rows"] else ""
         _judge(fact, GREY_TAIL, ("its data end early" if _CUT.search(words()) else "decodes without complaint") + rows)
@@ -97,13 +108,12 @@ def _judge(fact: np.void, verdict: str, detail: str) -> None:
 
 
 def _read_header(data: bytes, fact: np.void) -> bool:
-    """Format, bits, colour model, frames and orientation, as PIL reads them without decoding. Whether PIL knows the file."""
+    """Format, colour model, frames and orientation, as PIL reads them without decoding. Whether PIL knows the file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            header = Image.open(io.BytesIO(data))
+            header = Image.open(io.BytesIO(data), formats=FORMATS)
             fact["format"] = header.format.encode()
-            fact["bits"] = _bits(header, data)
             fact["cmyk"] = header.mode == "CMYK"
             # A phone's MPO holds a second view of one photograph, which no decoder here ever shows: not an animation.
             fact["animated"] = header.format != "MPO" and getattr(header, "is_animated", False)
@@ -114,17 +124,11 @@ def _read_header(data: bytes, fact: np.void) -> bool:
     return bool(fact["format"])
 
 
-def _bits(header: Image.Image, data: bytes) -> int:
-    """Bits a channel. PIL opens a 16-bit colour PNG as 8-bit RGB, so there the file's own header is asked (PNG, 11.2.2)."""
-    if header.format == "PNG":
-        return data[24]
-    if header.format == "TIFF":
-        return max(header.tag_v2.get(258, (8,)))  # BitsPerSample
-    return {"I;16": 16, "I": 32, "F": 32}.get(header.mode.removesuffix("B"), 8)
-
-
 def _measure(picture: np.ndarray, fact: np.void) -> None:
-    """What the pixels tell; picture: RGB uint8 (height, width, 3)."""
+    """What the pixels tell; picture: RGB (height, width, 3), uint8 or uint16."""
+    if picture.dtype == np.uint16:
+        fact["depth"], picture = decoder.depth(picture), decoder.eight_bits(picture)
+        fact["levels"] = np.count_nonzero(np.bincount(picture.ravel(), minlength=256))
     fact["height"], fact["width"] = picture.shape[:2]
     fact["spread"] = cv2.meanStdDev(picture)[1].max()
     fact["grey_rows"] = _grey_rows(picture)
@@ -133,6 +137,14 @@ def _measure(picture: np.ndarray, fact: np.void) -> None:
     bits = np.packbits(imagehash.phash(Image.fromarray(small)).hash)
     fact["hash"] = bits.view(np.uint64)[0]
     fact["thumb"] = cv2.resize(small, (THUMB, THUMB), interpolation=cv2.INTER_AREA)
+
+
+def _alpha_varies(data: bytes) -> bool:
+    """Whether a file has an alpha channel with a picture in it. Asked only of those that are one colour without it."""
+    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if stored is None or stored.ndim != 3 or stored.shape[2] != 4:
+        return False
+    return float(cv2.meanStdDev(stored[..., 3])[1].max()) >= FLAT
 
 
 def _grey_rows(picture: np.ndarray) -> int:
@@ -163,14 +175,26 @@ def _why(data: bytes, known: bool, refusal: str) -> tuple[str, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            picture = Image.open(io.BytesIO(data))
-            picture.draft("L", (1, 1))  # a JPEG at an eighth of its size: all of its data is read, little is computed
-            picture.load()
+            load(data, draft=True)
         except Exception as error:  # see _read_header
             reason = str(error).partition("<_io")[0].strip() or type(error).__name__
     if "truncated" in reason.lower() or _lacks_its_end(data):
         return TRUNCATED, f"{len(data):,} bytes, and the end is missing"
     return UNREADABLE, reason or refusal
+
+
+def load(data: bytes, draft: bool = False) -> Image.Image:
+    """What PIL makes of a file that OpenCV refuses; raises anything. Its limit is OpenCV's: the two may read different sizes.
+
+    draft: of a JPEG an eighth of its size: all of its data is read, little is computed.
+    """
+    picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    if picture.width * picture.height > PIXELS:
+        raise ValueError(f"{picture.width:,} x {picture.height:,} pixels are too many")
+    if draft:
+        picture.draft("L", (1, 1))
+    picture.load()
+    return picture
 
 
 def _lacks_its_end(data: bytes) -> bool:

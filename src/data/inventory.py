@@ -21,7 +21,7 @@ from src.data.spread import parts, spread
 
 MISSING = "missing"
 # A cache made with another decoder, hash or layout is made anew. Raise the number when facts.py measures anything else.
-VERSION = f"2 opencv {cv2.__version__} imagehash {imagehash.__version__} {FACTS.itemsize}"
+VERSION = f"3 opencv {cv2.__version__} imagehash {imagehash.__version__} {FACTS.itemsize}"
 
 
 def take(

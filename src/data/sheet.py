@@ -10,8 +10,8 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFile, ImageFont, ImageOps
 
 from src.data.audit import KINDS
-from src.data.facts import overheard
-from src.data.image import ImageError, read
+from src.data.facts import load, overheard
+from src.data.image import ImageError, irregular, read
 from src.errors import UserError
 
 EXAMPLES = 5  # of each kind
@@ -116,7 +116,7 @@ def _as_far_as_it_goes(path: Path) -> Image.Image | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+            return None if irregular(path.stat()) else ImageOps.exif_transpose(load(path.read_bytes())).convert("RGB")
     except Exception:  # PIL's plugins raise anything on damaged files
         return None
     finally:

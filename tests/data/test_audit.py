@@ -1,6 +1,8 @@
 """Every kind of fault is planted and must be found by name; what is sound must give no finding."""
 
 import io
+import os
+import struct
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,7 @@ from pictures import encode, picture, test_table, train_table, write
 from src.competitions import tables
 from src.config import built_in
 from src.data.audit import COLUMNS, KINDS, Audit, audit
+from src.data.sheet import picture_sheet
 from src.errors import UserError
 
 EOI = b"\xff\xd9"
@@ -57,6 +60,25 @@ def with_orientation(seed: int, orientation: int) -> bytes:
 def sixteen(seed: int, colours: int) -> bytes:
     deep = picture(seed).astype(np.uint16) * 257
     return cv2.imencode(".png", deep if colours == 3 else deep[..., 0])[1].tobytes()
+
+
+def twelve(seed: int, most: int) -> bytes:
+    """Values up to `most` in a 16-bit PNG."""
+    grey = picture(seed)[..., 0].astype(float)
+    return cv2.imencode(".png", np.round((grey - grey.min()) / np.ptp(grey) * most).astype(np.uint16))[1].tobytes()
+
+
+def in_alpha(seed: int, colour: int, alpha: bool = True) -> bytes:
+    """A picture in the alpha channel of one colour, or without `alpha` that colour under an even one."""
+    image = np.full((96, 128, 4), colour, np.uint8)
+    image[..., 3] = picture(seed)[..., 0] if alpha else 77
+    return encode(image, "PNG")
+
+
+def claiming(side: int) -> bytes:
+    data = bytearray(of(33, "BMP"))
+    struct.pack_into("<ii", data, 18, side, side)
+    return bytes(data)
 
 
 def holed(seed: int) -> bytes:
@@ -106,6 +128,14 @@ FILES: dict[str, tuple[bytes, set[str]]] = {
     "sixteen_bit_colour.png": (sixteen(35, 3), {"sixteen_bit"}),
     "sixteen_bit_grey.png": (sixteen(36, 1), {"sixteen_bit"}),
     "sixteen_bit.tif": (cv2.imencode(".tif", picture(37).astype(np.uint16) * 257)[1].tobytes(), {"sixteen_bit"}),
+    "eight_bits_in_sixteen.png": (twelve(38, 250), {"sixteen_bit", "mixed_depth"}),
+    "twelve_bits_in_sixteen.png": (twelve(39, 4000), {"sixteen_bit", "mixed_depth"}),
+    "black_with_alpha.png": (in_alpha(47, 0), {"alpha_only"}),
+    "white_with_alpha.png": (in_alpha(48, 255), {"alpha_only"}),
+    "one_colour_even_alpha.png": (in_alpha(49, 0, alpha=False), {"one_colour"}),
+    "floats.tif": (cv2.imencode(".tif", picture(55)[..., 0].astype(np.float32) / 255)[1].tobytes(), {"unreadable"}),
+    "claims_a_million_pixels_a_side.bmp": (claiming(10**6), {"unreadable"}),
+    "postscript.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", {"not_an_image"}),
     "animated.gif": (frames("GIF", 40), {"animated"}),
     "animated.webp": (frames("WEBP", 42), {"animated"}),
     "animated.png": (frames("PNG", 44), {"animated"}),
@@ -161,6 +191,9 @@ def test_every_detail_is_one_line_that_says_something(planted: Audit):
     assert planted.findings["detail"].str.len().between(3, 160).all()
     assert not planted.findings["detail"].str.contains("\n").any()
     tail = planted.findings.set_index("path")["detail"]
+    deep = planted.findings.set_index(["kind", "path"])["detail"]
+    assert deep["sixteen_bit", "train/twelve_bits_in_sixteen.png"] == "12 of 16 bits in use, 247 levels left"
+    assert deep["mixed_depth", "train/twelve_bits_in_sixteen.png"] == "scaled from 12 bits, most from 16"
     assert tail["train/grey_tail_saved_as_png.png"] == "decodes without complaint; the last 16 of 96 rows are grey"
     assert tail["train/error_page.jpg"] == "44 bytes, beginning with '<!DOCTYPE html><'"
 
@@ -191,6 +224,20 @@ def test_rows_without_an_image_say_why(tmp_path: Path):
         ("train", "c", "missing", "its folder is not there"),
         ("test", "1", "missing", "its folder is not there"),
     ]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes among this system's files")
+def test_pipes_devices_and_loops_of_links_are_never_waited_for(tmp_path: Path):
+    write(tmp_path, {"train/a.jpg": of(1)})
+    os.mkfifo(tmp_path / "train/pipe.jpg")
+    (tmp_path / "train/zero.jpg").symlink_to("/dev/zero")
+    (tmp_path / "train/loop.jpg").symlink_to("loop.jpg")
+    rows = train_table([f"train/{name}.jpg" for name in ("a", "pipe", "zero", "loop")])
+    found = audit(tmp_path, rows, None, ["train/orphan.jpg"]).findings
+    assert found["kind"].tolist() == ["missing"] * 3 + ["orphan"]
+    os.mkfifo(tmp_path / "train/orphan.jpg")
+    picture_sheet(found.assign(kind="orphan"), tmp_path, tmp_path / "audit.png")  # draws every one of them
+    assert (tmp_path / "audit.png").is_file()
 
 
 def test_images_without_a_row_are_listed_with_their_folder(tmp_path: Path):

@@ -32,6 +32,13 @@ def test_they_are_those_of_the_bytes_and_absent_files_have_none(root: Path):
     assert taken(root, []) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes among this system's files")
+def test_a_pipe_and_a_device_have_none_and_are_never_waited_for(root: Path):
+    os.mkfifo(root / "pipe")
+    (root / "zero").symlink_to("/dev/zero")
+    assert taken(root, ["pipe", "zero"]) == [b"", b""]
+
+
 def test_what_is_known_is_not_read_again_in_any_order_or_part(root: Path, monkeypatch: pytest.MonkeyPatch):
     whole = taken(root)
     taken(root, NAMES[:1])

@@ -1,6 +1,10 @@
 """src/data/image.py: whatever the file holds becomes (height, width, 3) uint8 RGB, upright, or an error that names it."""
 
+import os
 import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import cv2
@@ -9,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from src.data.image import Form, ImageError, fit, jpeg_size, read, resize
+from src.data.image import DEPTHS, Form, ImageError, depth, eight_bits, fit, jpeg_size, read, resize
 from src.errors import UserError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -51,6 +55,37 @@ def test_16_bits_are_scaled_to_8_not_cut_off(tmp_path, channels):
     image = read(write(tmp_path / "a.png", steps))
     assert (image.shape, image.dtype) == ((6, 8, 3), np.uint8)
     assert np.abs(image[..., 0].astype(int) - steps.reshape(6, 8, channels)[..., 0] / 257).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jp2", ".pgm"])
+@pytest.mark.parametrize(("top", "levels"), [(200, 201), (255, 256), (1000, 251), (4095, 256), (16000, 251), (65535, 256)])
+def test_fewer_bits_in_16_keep_their_levels(tmp_path, suffix, top, levels):
+    steps = np.linspace(0, top, 4096).astype(np.uint16).reshape(64, 64)
+    image = read(write(tmp_path / f"a{suffix}", steps))
+    assert (image.shape, image.dtype) == ((64, 64, 3), np.uint8)
+    assert len(np.unique(image)) == levels
+    assert np.array_equal(image[..., 0], steps >> (depth(steps) - 8))
+
+
+@given(st.integers(0, 65535))
+def test_the_highest_value_fills_at_least_a_quarter_of_the_range(top: int):
+    image = np.array([[0, top]], np.uint16)
+    assert depth(image) in DEPTHS
+    assert top < 256 or eight_bits(image).max() >= 64
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16])
+def test_signed_values_of_which_none_is_negative_are_read(tmp_path, kind):
+    steps = np.linspace(0, 100, 48).astype(kind).reshape(6, 8)
+    assert np.array_equal(read(write(tmp_path / "a.tif", steps))[..., 0], steps)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32, np.float32, np.float64])
+def test_values_without_a_known_black_and_white_are_refused(tmp_path, kind, channels):
+    values = np.linspace(-100, 100, 48 * channels).astype(kind).reshape(6, 8, channels)
+    with pytest.raises(ImageError, match=rf"a\.tif: .*{np.dtype(kind).name}, from -100 to 100.*save it"):
+        read(write(tmp_path / "a.tif", values))
 
 
 def test_alpha_is_dropped_and_the_colour_below_it_kept(tmp_path):
@@ -101,12 +136,65 @@ def test_a_file_that_is_absent_or_a_folder_is_named(tmp_path):
         read(tmp_path)
 
 
-def test_a_header_that_promises_more_pixels_than_allowed_is_an_error_not_a_crash(tmp_path):
-    content = bytearray(write(tmp_path / "a.bmp", np.zeros((4, 4, 3), np.uint8)).read_bytes())
-    content[18:26] = struct.pack("<ii", 10**6, 10**6)
-    (tmp_path / "a.bmp").write_bytes(content)
-    with pytest.raises(ImageError, match=r"a\.bmp: "):
-        read(tmp_path / "a.bmp")
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(side: int) -> bytes:
+    """A PNG of 16-bit RGBA that claims a side, and has no pixels."""
+    header = struct.pack(">IIBBBBB", side, side, 16, 6, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def claiming(suffix: str, side: int) -> bytes:
+    """A small picture's file with another size in its header."""
+    if suffix in (".pgm", ".png"):
+        return b"P5\n%d %d\n255\n" % (side, side) if suffix == ".pgm" else png(side)
+    data = bytearray(cv2.imencode(suffix, np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))[1])
+    if suffix == ".jpg":
+        struct.pack_into(">HH", data, data.index(b"\xff\xc0") + 5, side, side)
+    elif suffix == ".jp2":
+        for place in (data.index(b"ihdr") + 4, data.index(b"\xff\x51") + 6, data.index(b"\xff\x51") + 22):
+            struct.pack_into(">II", data, place, side, side)
+    else:
+        struct.pack_into("<ii" if suffix == ".bmp" else "<HH", data, 18 if suffix == ".bmp" else 6, side, side)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".gif", ".jp2", ".pgm"])
+@pytest.mark.parametrize("side", [17_000, 36_000])
+def test_a_header_is_held_against_the_limit_before_decoding(tmp_path, suffix, side):
+    (tmp_path / f"a{suffix}").write_bytes(claiming(suffix, side))
+    script = f"""
+import resource, sys
+from pathlib import Path
+from src.data.image import ImageError, read
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    read(Path({str(tmp_path / f"a{suffix}")!r}))
+except ImageError as error:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, error)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    grown, _, said = run.stdout.partition(" ")
+    assert int(grown) * unit < 100e6
+    assert f"{side:,} x {side:,} pixels" in said
+    assert "268435456" in said
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes among this system's files")
+def test_what_is_no_regular_file_is_refused_and_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    (tmp_path / "huge.jpg").touch()
+    os.truncate(tmp_path / "huge.jpg", 2**40)
+    for name, said in (("pipe", "not a file"), ("zero", "not a file"), ("loop", "symbolic links"), ("huge", "1099.5 GB")):
+        with pytest.raises(ImageError, match=rf"{name}\.jpg: .*{said}"):
+            read(tmp_path / f"{name}.jpg")
+    with pytest.raises(ImageError, match="null"):
+        read(Path("a\0b.jpg"))
 
 
 def test_an_unreadable_image_is_the_users_to_mend():
