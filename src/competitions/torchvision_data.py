@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from src.competitions.archive import alone
 from src.errors import UserError
 from src.files import replacing
 
@@ -29,17 +30,20 @@ def at_hand(name: str, root: Path) -> bool:
 def write(name: str, root: Path) -> None:
     """All pictures of both parts, or none. What is not in `root` is fetched from torchvision's servers.
 
-    Raises UserError where files are missing or damaged and can't be fetched.
+    A part's folder that is there already is left as it is. Raises UserError where files are missing or damaged and can't be
+    fetched.
     """
-    staging = root / f".{os.getpid()}.partial"
-    try:
-        for part in ("test", "train"):
-            _write_part(_read(name, root, part == "train"), staging / part)
-        for part in ("test", "train"):  # train last: it says "complete"
-            if not (root / part).exists():  # else another process was faster
+    staging = root / f".{name}.partial"
+    with alone(root):
+        shutil.rmtree(staging, ignore_errors=True)  # of a process that was interrupted
+        absent = [part for part in ("test", "train") if not (root / part).exists()]  # none: another process was faster
+        try:
+            for part in absent:
+                _write_part(_read(name, root, part == "train"), staging / part)
+            for part in absent:  # train last: it says "complete"
                 os.replace(staging / part, root / part)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _read(name: str, root: Path, train: bool) -> "VisionDataset":

@@ -1,9 +1,12 @@
 """src/competitions/archive.py: unpacked once, wholly or not at all, and never outside the folder."""
 
 import contextlib
+import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -171,7 +174,7 @@ def test_a_path_that_leaves_the_folder_is_refused_before_anything_is_written(tmp
         unpack_all(root)
     assert "bad.zip" in str(error.value)
     assert repr(name) in str(error.value)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [root / "bad.zip"]
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"bad.zip", ".filling.lock"}
 
 
 def test_a_symbolic_link_in_an_archive_is_refused(tmp_path):
@@ -282,3 +285,170 @@ def test_a_disk_too_small_is_told_before_anything_is_written(tmp_path, monkeypat
     with pytest.raises(UserError, match="GiB free"):
         unpack_all(tmp_path)
     assert visible(tmp_path) == {}
+
+
+# Whose a file is
+
+
+OLD, NEW, MINE = b"id,label\na,0\n", b"id,label\na,1\n", b"id,label\na,7\n"
+
+
+def moved(tmp_path: Path) -> Path:
+    """The folder copied, as `cp -r` does: all times are new."""
+    root = tmp_path / "copy"
+    shutil.copytree(tmp_path / "data", root, copy_function=shutil.copyfile)
+    return root
+
+
+@pytest.mark.parametrize("hidden", [True, False], ids=["with the marker", "as cp -r data/* leaves it"])
+def test_a_corrected_table_survives_a_copy(tmp_path, hidden):
+    (tmp_path / "data").mkdir()
+    zipped(tmp_path / "data/train.csv.zip", {"train.csv": OLD, "more.csv": OLD})
+    unpack_all(tmp_path / "data")
+    (tmp_path / "data/train.csv").write_bytes(MINE)
+    root = moved(tmp_path)
+    if not hidden:
+        for file in root.glob(".*"):
+            file.unlink()
+    said = unpack_all(root)
+    assert visible(root) == {"train.csv": MINE, "more.csv": OLD}
+    assert said == [] if hidden else "left train.csv in" in said[1]
+    assert unpack_all(root) == []
+
+
+def test_a_new_edition_replaces_what_the_old_one_wrote_and_nothing_else(tmp_path):
+    zipped(tmp_path / "all.zip", dict.fromkeys(("a.csv", "b.csv", "c.csv", "deep/d.csv"), OLD))
+    unpack_all(tmp_path)
+    (tmp_path / "b.csv").write_bytes(MINE)
+    (tmp_path / "e.csv").write_bytes(MINE)
+    zipped(tmp_path / "all.zip", dict.fromkeys(("a.csv", "b.csv", "deep/d.csv", "e.csv"), NEW))
+    said = unpack_all(tmp_path)
+    assert visible(tmp_path) == {"a.csv": NEW, "b.csv": MINE, "c.csv": OLD, "deep/d.csv": NEW, "e.csv": MINE}
+    assert len(said) == 2
+    assert "left b.csv and 1 more in" in said[1]
+
+
+@pytest.mark.parametrize("after", range(8))
+def test_a_new_edition_that_is_interrupted_anywhere_is_completed(tmp_path, monkeypatch, after):
+    zipped(tmp_path / "all.zip", {f"{number}.csv": OLD for number in range(3)})
+    unpack_all(tmp_path)
+    zipped(tmp_path / "all.zip", {f"{number}.csv": NEW for number in range(3)})
+    with interrupted(monkeypatch, os, "replace", after):
+        unpack_all(tmp_path)
+    assert len(unpack_all(tmp_path)) <= 1  # nothing is taken for the user's
+    assert visible(tmp_path) == {f"{number}.csv": NEW for number in range(3)}
+
+
+def test_an_edition_that_was_never_finished_leaves_nothing(tmp_path, monkeypatch):
+    zipped(tmp_path / "all.zip", {"a.csv": OLD, "gone.csv": OLD, "b.csv": OLD})
+    with interrupted(monkeypatch, shutil, "copyfileobj", after=2):
+        unpack_all(tmp_path)
+    (tmp_path / "a.csv").write_bytes(MINE)
+    zipped(tmp_path / "all.zip", {"a.csv": NEW, "b.csv": NEW})
+    unpack_all(tmp_path)
+    assert visible(tmp_path) == {"a.csv": MINE, "b.csv": NEW}
+
+
+def test_a_marker_of_an_older_version_is_understood(tmp_path):
+    path = zipped(tmp_path / "all.zip", {"train.csv": OLD})
+    state = path.stat()
+    (tmp_path / archive.MARKER).write_text(json.dumps({"all.zip": [state.st_size, int(state.st_mtime)]}))
+    assert unpack_all(tmp_path) == []
+    os.utime(path, (1, 1))
+    (tmp_path / "train.csv").write_bytes(MINE)
+    unpack_all(tmp_path)
+    assert visible(tmp_path) == {"train.csv": MINE}
+
+
+def test_an_archive_within_itself_is_left_out(tmp_path):
+    path = zipped(tmp_path / "self.zip", {"self.zip": b"not an archive", "other.zip": b"another", "1.jpg": b"1"})
+    own = zipped(tmp_path / "other.zip", {"2.jpg": b"2"})
+    contents = path.read_bytes(), own.read_bytes()
+    unpack_all(tmp_path)
+    assert (path.read_bytes(), own.read_bytes()) == contents
+    assert visible(tmp_path) == {"1.jpg": b"1", "2.jpg": b"2"}
+
+
+def test_tables_are_copied_and_the_users_own_kept(tmp_path):
+    source, root, said = tmp_path / "input", tmp_path / "data", []
+    source.mkdir()
+    root.mkdir()
+    for name in ("a.csv", "b.csv"):
+        (source / name).write_bytes(OLD)
+    (root / "b.csv").write_bytes(MINE)
+    for _ in range(2):
+        archive.copy_tables(source, root, said.append)
+    assert visible(root) == {"a.csv": OLD, "b.csv": MINE}
+    assert said == [f"{root / 'b.csv'} is used; {source / 'b.csv'} is another"] * 2
+
+
+def test_two_processes_at_once_unpack_it_once(tmp_path):
+    zipped(tmp_path / "all.zip", {f"train/{number}.jpg": os.urandom(5000) for number in range(600)})
+    script = "import sys; from pathlib import Path; from src.competitions.archive import unpack_all; "
+    script += "unpack_all(Path(sys.argv[1]), Path(sys.argv[1]))"
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    processes = [subprocess.Popen(command, text=True, **streams) for _ in range(4)]
+    said = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, said
+    assert sum("unpacked 600 files" in words for words in said) == 1
+    assert len(visible(tmp_path)) == 600
+
+
+# What can't be files
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a", "a/b.jpg"], "a is a file in it, and a folder in it too"),
+        (["there/1.jpg"], "there is a folder in it, and a file in"),
+        (["deep"], "deep is a file in it, and a folder here"),
+        (["x" * 300 + ".jpg"], "can't be unpacked into .*name too long"),
+    ],
+)
+def test_a_name_that_cannot_be_written_is_told_in_one_line(tmp_path, names, said):
+    (tmp_path / "there").write_bytes(MINE)
+    (tmp_path / "deep").mkdir()
+    zipped(tmp_path / "bad.zip", dict.fromkeys(names, b"1"))
+    with pytest.raises(UserError, match=rf"bad\.zip: (?i:{said})"):
+        unpack_all(tmp_path)
+    assert visible(tmp_path) == {"there": MINE}
+
+
+@pytest.mark.parametrize("name", ["con.jpg", "deep/nul", "a/COM1.txt", "a?.jpg", "b.", "train /1.jpg"])
+def test_a_name_that_windows_lacks_is_refused_there(tmp_path, monkeypatch, name):
+    path = zipped(tmp_path / "bad.zip", {name: b"1"})
+    monkeypatch.setattr(archive, "WINDOWS", True)
+    with pytest.raises(UserError, match="can't be a file on Windows"):
+        archive.unpack(path, tmp_path)
+
+
+def test_two_names_that_are_one_on_this_disk_are_refused(tmp_path, monkeypatch):
+    path = zipped(tmp_path / "bad.zip", {"Train/1.jpg": b"1", "train/1.jpg": b"2"})
+    monkeypatch.setattr(archive, "_ignores_case", lambda _: True)
+    with pytest.raises(UserError, match=r"Train/1\.jpg and train/1\.jpg are one file"):
+        archive.unpack(path, tmp_path)
+
+
+def test_backslashes_of_an_archive_from_windows_are_folders(tmp_path):
+    for system, name in ((0, "a.zip"), (3, "b.zip")):
+        member = zipfile.ZipInfo(rf"train\{system}.jpg")
+        member.create_system = system
+        zipped(tmp_path / name, {member: b"1"})
+    unpack_all(tmp_path)
+    assert set(visible(tmp_path)) == {"train/0.jpg", "train\\3.jpg"}
+
+
+def test_an_archive_may_not_bring_its_own_marker(tmp_path):
+    zipped(tmp_path / "a.zip", {f"deep/{archive.MARKER}": b"{}", archive.MARKER: b'{"b.zip": {}}', "1.jpg": b"1"})
+    unpack_all(tmp_path)
+    assert set(json.loads((tmp_path / archive.MARKER).read_text())) == {"a.zip"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes among this system's files")
+def test_a_folder_or_a_pipe_called_zip_is_no_archive(tmp_path):
+    os.mkfifo(tmp_path / "pipe.zip")
+    (tmp_path / "folder.zip").mkdir()
+    zipped(tmp_path / "a.zip", {"1.jpg": b"1"})
+    assert unpack_all(tmp_path) == [f"a.zip: unpacked 1 files into {tmp_path}"]

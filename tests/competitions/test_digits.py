@@ -1,5 +1,8 @@
 """src/competitions/digits.py: real scans, written once in a competition's layout."""
 
+import shutil
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -8,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from src.competitions import digits, tables
 from src.config import built_in
+from src.errors import UserError
 
 DIGITS = built_in("digits")
 
@@ -66,9 +70,35 @@ def test_another_process_that_was_faster_is_not_overwritten(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["digits", "train.csv"]
 
 
-def test_a_folder_left_without_its_table_is_completed(root, tmp_path):
-    (tmp_path / "digits/train").mkdir(parents=True)
-    (tmp_path / "digits/train/0000.png").write_bytes(b"half")
+def files(folder):
+    """All but what is hidden."""
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*.*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+@pytest.mark.parametrize("already", [["train"], ["solution.csv", "test", "test.csv"]])
+def test_a_folder_left_without_its_table_is_completed(root, tmp_path, already):
+    for name in already:
+        place = tmp_path / "digits" / name
+        (shutil.copytree if (root / name).is_dir() else shutil.copy)(root / name, ensured(place))
+    (tmp_path / "digits/.digits.partial/test").mkdir(parents=True)  # of a process that was killed
     digits.write(tmp_path / "digits")
-    written = {path.relative_to(tmp_path / "digits"): path.read_bytes() for path in (tmp_path / "digits").rglob("*.*")}
-    assert written == {path.relative_to(root): path.read_bytes() for path in root.rglob("*.*")}
+    assert files(tmp_path / "digits") == files(root)
+    assert not (tmp_path / "digits/.digits.partial").exists()
+
+
+def ensured(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@pytest.mark.parametrize("name", ["train/mine.png", "train/0000.png", "solution.csv", "test"])
+def test_what_lies_in_its_place_is_the_users_and_nothing_is_written(tmp_path, name):
+    ensured(tmp_path / "digits" / name).write_bytes(b"mine")
+    with pytest.raises(UserError, match=f"{name.partition('/')[0]} is in the way"):
+        digits.write(tmp_path / "digits")
+    assert files(tmp_path).get(Path("digits") / name, b"mine") == b"mine"
+    assert sorted(path.name for path in (tmp_path / "digits").iterdir()) == [".filling.lock", name.partition("/")[0]]
