@@ -33,10 +33,15 @@ def main() -> None:
 
     from src.report import compare
 
-    rows = compare.read_rows([Path(path) for path in flags.runs] or compare.all_runs())
+    named = [Path(path) for path in flags.runs]
+    rows = compare.read_rows(named) if named else compare.read_rows(compare.all_runs(), left_out)
     Console(width=None if sys.stdout.isatty() else 200).print(compare.table(rows))
     for line in compare.config_differences(rows):
         print(line)
+
+
+def left_out(why: str) -> None:
+    print(f"left out: {why}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tyro.conf import FlagCreatePairsOff
 
-from src import cli, config
+from src import cli, config, files
 from src.config import Config
 
 DEFAULT = "configs/digits/baseline.yaml"
@@ -44,6 +44,8 @@ def understand(argv: list[str], description: str | None = None) -> tuple[Flags, 
     flags, knobs = cli.parse(Flags, argv, config.load(path), description)
     if flags.debug:
         knobs = config.shortened(knobs)
+    if flags.name is not None:
+        files.check_name(flags.name, "--name")
     return flags, path, knobs, config.wanted_folds(flags.fold, knobs.data.folds)
 
 

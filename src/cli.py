@@ -4,14 +4,16 @@ import contextlib
 import dataclasses
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import tyro
 import yaml
 
 from src import config as configuration
+from src import faults
 from src.config import Config, ConfigError
 from src.errors import UserError
 
@@ -19,16 +21,66 @@ SECTIONS = ("model", "data", "train", "tracking", "predict")  # the competition 
 
 
 def run(verb: Callable[[], None]) -> None:
-    """Run a verb; end the process with status 1 and one line on stderr where the user made a mistake."""
+    """Run a verb; end the process with status 1 and one line on stderr where the user made a mistake or the machine refused
+    something, with status 130 after Ctrl-C."""
+    try:
+        with _noting_ctrl_c() as asked:
+            _run(verb, asked)
+    except BrokenPipeError:  # `python compare.py | head`
+        pass
+    finally:
+        _flush()
+
+
+def _run(verb: Callable[[], None], asked: list[int]) -> None:
     try:
         verb()
+        sys.stdout.flush()
     except UserError as error:
-        rank = os.environ.get("RANK", "0")  # torchrun's
-        sys.exit(f"error: {error}" if rank == "0" else f"error in process {rank}: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # `python compare.py | head`
-        sys.stderr.close()
+        _fail(str(error))
+    except BrokenPipeError:
+        raise
+    except (KeyboardInterrupt, Exception) as error:
+        if asked or isinstance(error, KeyboardInterrupt):
+            sys.stderr.write("stopped\n")
+            sys.exit(130)
+        said = faults.explain(error)
+        if said is None:
+            raise
+        _fail(said)
+
+
+def _fail(said: str) -> None:
+    rank = os.environ.get("RANK", "0")  # torchrun's
+    sys.exit(f"error: {said}" if rank == "0" else f"error in process {rank}: {said}")
+
+
+@contextlib.contextmanager
+def _noting_ctrl_c() -> Iterator[list[int]]:
+    """A list that fills at Ctrl-C, beside the KeyboardInterrupt, which becomes an ImportError where it meets some imports."""
+    asked: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # ignored, as by `nohup` and shells in the background
+        yield asked
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _flush() -> None:
+    """Let go of what stdout can't take, a full disk or a closed pipe: on its way out Python would complain of it once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def option(argv: list[str], flag: str) -> str | None:

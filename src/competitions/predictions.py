@@ -43,18 +43,34 @@ class Predictions:
 
     @staticmethod
     def load(path: Path) -> "Predictions":
-        """Raises UserError where the file is absent, truncated, of another kind, or holds NaN."""
+        """Raises UserError where the file is absent, damaged, or of anything else than rows' finite logits."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                predictions = Predictions(file["ids"], file["logits"], tuple(str(name) for name in file["classes"]))
+                ids, logits, classes = file["ids"], file["logits"], file["classes"]
+            _check(ids, logits, classes)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file") from None
         except Exception as error:  # zipfile, numpy and KeyError each have their own for a damaged file
-            raise UserError(f"{path}: not a file of predictions ({error}); remove it and make it again") from None
-        if not np.isfinite(predictions.logits).all():
-            row = int(np.flatnonzero(~np.isfinite(predictions.logits).all(axis=1))[0])
-            raise UserError(f"{path}: row {str(predictions.ids[row])!r} holds NaN or infinity")
-        return predictions
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"{path}: not a file of predictions ({said}); remove it and make it again") from None
+        return Predictions(ids, logits.astype(np.float32, copy=False), tuple(classes.tolist()))
+
+
+def _check(ids: np.ndarray, logits: np.ndarray, classes: np.ndarray) -> None:
+    """Raises ValueError where a file's arrays are not those of predictions."""
+    for name, array in (("ids", ids), ("classes", classes)):
+        if array.ndim != 1 or array.dtype.kind != "U":
+            raise ValueError(f"{name} must be one line of text, not {array.dtype} of shape {array.shape}")
+        values, counts = np.unique(array, return_counts=True)
+        if len(values) < len(array):
+            raise ValueError(f"{str(values[counts > 1][0])!r} stands twice among the {name}")
+    if logits.dtype.kind != "f" or logits.shape != (len(ids), len(classes)):
+        wanted = f"floats of shape {(len(ids), len(classes))}"
+        raise ValueError(f"logits must be {wanted}, not {logits.dtype} of shape {logits.shape}")
+    if not len(ids) or len(classes) < 2:
+        raise ValueError("it has no rows" if len(classes) > 1 else f"it has {len(classes)} classes, and two are needed")
+    if (odd := ~np.isfinite(logits.astype(np.float32)).all(axis=1)).any():
+        raise ValueError(f"row {str(ids[odd][0])!r} holds NaN or infinity")
 
 
 def concatenate(parts: list[Predictions]) -> Predictions:

@@ -73,9 +73,12 @@ def write_folds(table: pd.DataFrame, path: Path) -> str:
 def read_folds(path: Path) -> pd.DataFrame:
     """folds.csv as written: id, label, group str; fold int."""
     table = read_csv(path, COLUMNS)
-    bad = table[~table["fold"].str.fullmatch(r"\d+")]
+    bad = table[~table["fold"].str.fullmatch("[0-9]{1,4}")]
     if len(bad):
         raise UserError(f"{path}: row {bad.index[0] + 2}: fold {bad['fold'].iloc[0]!r} is not a number")
+    twice = table[table["id"].duplicated()]
+    if len(twice):
+        raise UserError(f"{path}: row {twice.index[0] + 2}: id {twice['id'].iloc[0]!r} stands twice")
     return table.astype({"fold": np.int64})
 
 

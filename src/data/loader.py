@@ -17,6 +17,7 @@ from src.config import Config
 from src.cores import cores
 from src.data.cache import Cache
 from src.data.image import Form, ImageError, read
+from src.signals import deferred, leave_to_parent
 
 if TYPE_CHECKING:
     from src.data.augmentation import Augmentation  # prediction doesn't need it, and a bundle has none
@@ -131,11 +132,15 @@ class Loader(DataLoader):
     def begin(self) -> None:
         """Let the workers read the first batches of what the sampler stands at, where it must stand until somebody iterates."""
         if self.num_workers and self.begun is None:
-            self.begun = super().__iter__()
+            self.begun = self._start()
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor | str]]:
         begun, self.begun = self.begun, None
-        return super().__iter__() if begun is None else begun
+        return self._start() if begun is None else begun
+
+    def _start(self) -> Iterator[tuple[torch.Tensor, torch.Tensor | str]]:
+        with deferred():  # Ctrl-C in the middle of a fork would be lost
+            return super().__iter__()
 
 
 def make_loader(images: Images, batches: Sampler, workers: int, pin: bool) -> Loader:
@@ -195,3 +200,4 @@ def _tensor(image: np.ndarray) -> torch.Tensor:
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    leave_to_parent()

@@ -1,6 +1,5 @@
 """A run as one folder to upload to Kaggle: models, configuration, the code that predicts, checksums, card and notebook."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from src.config import REPOSITORY, Config
 from src.data import folds
 from src.errors import UserError
 from src.files import sha256
+from src.inference.members import read_predicted
 from src.inference.predict import check_models
 from src.models import backbone
 from src.training.run import Run, cross_validation
@@ -89,7 +89,7 @@ def _check_predicted(run: Run, trained: list[str]) -> None:
     for fold in trained:
         record = run.fold(fold) / "predicted.json"
         model = run.fold(fold) / "model.safetensors"
-        if record.is_file() and json.loads(record.read_text(encoding="utf-8"))["model_sha256"] != sha256(model):
+        if record.is_file() and read_predicted(record)["model_sha256"] != sha256(model):
             raise UserError(
                 f"{model} was altered after predict.py used it; `python predict.py {run.path}` predicts with it anew"
             )

@@ -17,7 +17,7 @@ from src.competitions import metrics
 from src.competitions.predictions import Predictions, mean
 from src.data import folds, prepare
 from src.errors import UserError
-from src.files import locked, replacing, sha256
+from src.files import check_name, clean_name, locked, replacing, sha256
 from src.inference import blend, calibrate, ledger, paired, submission
 from src.inference.blend import Blend
 from src.inference.calibrate import Calibration
@@ -80,13 +80,13 @@ def default_name(members: list[Member], method: str, calibration: str) -> str:
     names = [member.name for member in members]
     joined = "+".join(names)
     if len(joined) > LONGEST_NAME:
-        joined = f"{names[0]}+{len(names) - 1}-{hashlib.sha256(joined.encode()).hexdigest()[:6]}"
+        joined = f"{names[0][:LONGEST_NAME]}+{len(names) - 1}-{hashlib.sha256(joined.encode()).hexdigest()[:6]}"
     asked = ([] if method == "auto" else [method]) + ([] if calibration == "auto" else [f"calibrate-{calibration}"])
-    return "-".join([joined, *(["calibrated"] if len(members) == 1 else []), *asked])
+    return "-".join([clean_name(joined), *(["calibrated"] if len(members) == 1 else []), *asked])
 
 
 def _own_folder(members: list[Member], name: str) -> Member:
-    run = Member(Path("runs") / name)
+    run = Member(Path("runs") / check_name(name, "--name"))
     if any(run.path.resolve() == member.path.resolve() for member in members):
         raise UserError(f"--name {name}: {run.path} is one of the members; choose another name")
     if (run.path / "config.yaml").is_file() and not run.is_ensemble:

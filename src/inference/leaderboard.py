@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import FiniteFloat
+
 from src.competitions import kaggle
 from src.config import Config
 from src.errors import UserError
-from src.files import replacing, sha256
+from src.files import read_json, replacing, sha256
 from src.inference import check, ledger
 from src.training import tracking
 from src.training.run import Run
@@ -74,9 +76,10 @@ def record(run: Run, config: Config, given: tuple[str, ...], said: Callable[[str
 
 
 def _keep(run: Run, config: Config, scores: dict[str, float], said: Callable[[str], None]) -> None:
-    row = ledger.record(submission_of(run), scores)
     path = run.path / "leaderboard.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    remedy = "delete it, and note the scores anew (--record)"
+    known = read_json(path, dict[str, FiniteFloat], remedy) if path.is_file() else {}
+    row = ledger.record(submission_of(run), scores)
     with replacing(path) as partial:
         partial.write_text(json.dumps(known | scores, indent=1))
     tracker = tracking.track(config, run.name, "cv", run.path, None, said)

@@ -1,16 +1,18 @@
 """The members of an ensemble: runs, or ensembles, known by their predictions alone, and checked before they are trusted."""
 
-import json
 import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from annotated_types import MinLen
+from pydantic import ConfigDict, FiniteFloat, PositiveFloat
 from safetensors import safe_open
+from typing_extensions import TypedDict
 
 from src import config as configuration
 from src.competitions import metrics
@@ -19,9 +21,9 @@ from src.competitions.tables import class_indices, shorten
 from src.config import Config
 from src.data import folds
 from src.errors import UserError
-from src.files import sha256
+from src.files import parse_json, read_json, sha256
 from src.inference.calibrate import Calibration
-from src.training.run import Run
+from src.training.run import FOLD, Run
 
 RECORD = "ensemble.json"  # how an ensemble was made; a run of train.py has none
 OVER_FOLDS = "mean"  # stands for a fold where only the mean over a member's folds is known
@@ -30,6 +32,55 @@ VIEWS = {"oof_tta.npz": "under TTA", "oof.npz": "without TTA"}
 
 class MissingTest(UserError):
     """A member has no test predictions: the ensemble can be scored, but not handed in."""
+
+
+class Part(TypedDict):
+    """A member of an ensemble in its record: the run's folder, and the sha256 of each file that was read."""
+
+    run: str
+    files: dict[str, str]
+
+
+class BlendRecord(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow")
+    method: str
+    weights: list[FiniteFloat]
+
+
+class CalibrationRecord(TypedDict):
+    kind: str
+    temperature: PositiveFloat
+    prior: list[FiniteFloat]
+    floor: float
+
+
+class Record(TypedDict):
+    """What is read of ensemble.json."""
+
+    members: Annotated[list[Part], MinLen(1)]
+    blend: BlendRecord
+    calibration: CalibrationRecord
+    files: dict[str, str]
+
+
+class CardScores(TypedDict):
+    """What is read here of a model's card."""
+
+    folds_sha256: str
+    scores: dict[str, float]
+
+
+class Predicted(TypedDict):
+    """What is read of predicted.json."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")
+    model_sha256: str
+    views: dict[str, float]
+
+
+def read_predicted(path: Path) -> Predicted:
+    """predict.py's note of what it predicted a fold with. Raises UserError where it was damaged."""
+    return read_json(path, Predicted, "delete it, and predict.py predicts the fold anew")
 
 
 class Member(Run):
@@ -43,20 +94,13 @@ class Member(Run):
     def config(self) -> Config:
         return configuration.load_run(self.path)
 
-    def predictions(self, file: str) -> dict[str, Predictions]:
-        """Of each fold that has this file, which for an ensemble needs no model."""
-        return {fold: Predictions.load(self.fold(fold) / file) for fold in self.folds_with(file)}
-
     def oof(self, file: str = "oof.npz") -> dict[str, Predictions]:
+        """Of each fold that has this file, which for an ensemble needs no model."""
         return self.predictions(file)
 
-    def folds_with(self, file: str) -> list[str]:
-        found = [path.parent.name.removeprefix("fold-") for path in self.path.glob(f"fold-*/{file}")]
-        return sorted(found, key=lambda fold: (not fold.isdigit(), fold.zfill(4)))
-
-    def record(self) -> dict[str, Any]:
-        """An ensemble's members, blend and calibration, as ensemble.py wrote them."""
-        return json.loads((self.path / RECORD).read_text(encoding="utf-8"))
+    def record(self) -> Record:
+        """An ensemble's members, blend and calibration, as ensemble.py wrote them. Raises UserError where it was damaged."""
+        return read_json(self.path / RECORD, Record, "make the ensemble anew with ensemble.py, or remove its folder")
 
     def recipe(self) -> str:
         """An ensemble in one line: "weights 0.36 0.64 of A, B; calibration: temperature 0.574"."""
@@ -74,7 +118,8 @@ class Member(Run):
 
     def files(self) -> dict[str, str]:
         """sha256 of each file of predictions, and of folds.csv, by their path below the run's folder."""
-        found = [self.folds_csv(), *sorted(self.path.glob("fold-*/*.npz"))]
+        found = [path for path in sorted(self.path.glob("fold-*/*.npz")) if FOLD.fullmatch(path.parent.name)]
+        found = [self.folds_csv(), *found]
         return {str(path.relative_to(self.path)): sha256(path) for path in found}
 
 
@@ -204,7 +249,7 @@ def _check_model(member: Member, fold: str, folds_sha256: str) -> None:
     model = member.fold(fold) / "model.safetensors"
     try:
         with safe_open(model, "np") as opened:  # not backbone.read_card, which imports torch: 6 s
-            card = json.loads(opened.metadata()["card"])
+            card = parse_json(opened.metadata()["card"], CardScores)
     except FileNotFoundError:
         raise UserError(f"{model}: no such model, but predictions beside it; train the fold anew") from None
     except Exception as error:  # safetensors' own, KeyError, TypeError: a damaged file, or another program's
@@ -215,7 +260,7 @@ def _check_model(member: Member, fold: str, folds_sha256: str) -> None:
             f"{card['folds_sha256'][:12]}): restore the file, or train the fold anew"
         )
     predicted = member.fold(fold) / "predicted.json"  # of predict.py: which model its predictions are of
-    if predicted.is_file() and json.loads(predicted.read_text(encoding="utf-8"))["model_sha256"] != sha256(model):
+    if predicted.is_file() and read_predicted(predicted)["model_sha256"] != sha256(model):
         raise UserError(f"{model} was changed after it had predicted; `{member.command()}` predicts anew")
     metric = member.config.competition.metric
     said, plain = card["scores"].get(f"val_{metric}"), member.fold(fold) / "oof.npz"

@@ -21,11 +21,11 @@ from src.data import prepare
 from src.errors import UserError
 from src.files import replacing, sha256
 from src.inference import check, ledger, paired, plausibility, submission, tta
-from src.inference.members import Member
+from src.inference.members import Member, read_predicted
 from src.inference.tta import Tta
 from src.models import backbone
 from src.models.folding import load_folded
-from src.training import tracking
+from src.training import pictures, tracking
 from src.training.device import choose_device
 from src.training.run import CrossValidation, Run, cross_validation
 from src.views import IDENTITY
@@ -150,7 +150,7 @@ def _made_of(plan: Plan, fold: str) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return dict(read_predicted(path)) if path.is_file() else {}
 
 
 def _held_out(plan: Plan, fold: str) -> pd.DataFrame:
@@ -163,7 +163,9 @@ def _held_out(plan: Plan, fold: str) -> pd.DataFrame:
             f"{plan.prepared.root}: {len(lost):,} of the {len(ids):,} validation rows of fold {fold} have no image, "
             f"the first is {lost[0]!r}"
         )
-    return known.loc[ids, ["path", "label"]].reset_index()
+    rows = known.loc[ids, ["path", "label"]].reset_index()
+    pictures.compare(plan.run, pictures.look(plan.prepared.root, plan.config.competition, rows))
+    return rows
 
 
 def _enter(

@@ -68,7 +68,7 @@ def table(metric: str, folds: dict[str, dict[str, float]]) -> Table:
     drawn.add_column("view of the out-of-fold rows")
     drawn.add_column(metric, justify="right")
     for view in next(iter(folds.values())):
-        values = [scores[view] for scores in folds.values()]
+        values = [scores[view] for scores in folds.values() if view in scores]
         spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
         drawn.add_row(view, f"{np.mean(values):.4f}{spread}")
     return drawn

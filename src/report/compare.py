@@ -1,5 +1,6 @@
 """The table of runs, from their folders alone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,15 +25,26 @@ class Row:
     tta: CrossValidation | None
     history: pd.DataFrame  # all epochs of all folds, with a column fold
     knobs: dict[str, object]
+    recipe: str = ""  # how an ensemble was made
 
     @property
     def minutes(self) -> float:
         return float(self.history["seconds"].sum() / 60)
 
 
-def read_rows(paths: list[Path]) -> list[Row]:
-    """The runs in these folders, the best of each competition first. Raises UserError for a folder that is no run."""
-    rows = [_read_row(Member(path)) for path in paths]
+def read_rows(paths: list[Path], unfit: Callable[[str], None] | None = None) -> list[Row]:
+    """The runs in these folders, the best of each competition first.
+
+    unfit: is told of a folder that is no run, or damaged, which is then left out; none: it is a UserError.
+    """
+    rows = []
+    for path in paths:
+        try:
+            rows.append(_read_row(Member(path)))
+        except UserError as error:
+            if unfit is None:
+                raise
+            unfit(str(error))
 
     def rank(row: Row) -> tuple[str, float, str]:
         cv = row.cv or row.tta  # an ensemble of predictions under TTA has these alone
@@ -77,7 +89,7 @@ def config_differences(rows: list[Row]) -> list[str]:
     lines = []
     for row in rows:
         if row.run.is_ensemble:
-            lines.append(f"{row.run.name}: {row.run.recipe()}")
+            lines.append(f"{row.run.name}: {row.recipe}")
             continue
         peers = [peer.knobs for peer in rows if peer.competition == row.competition and not peer.run.is_ensemble]
         differing = [key for key, value in row.knobs.items() if any(peer.get(key) != value for peer in peers)]
@@ -88,10 +100,7 @@ def config_differences(rows: list[Row]) -> list[str]:
 
 def _read_row(run: Member) -> Row:
     config = load_run(run.path)
-    histories = [
-        pd.read_csv(file).assign(fold=file.parent.name.removeprefix("fold-"))
-        for file in sorted(run.path.glob("fold-*/history.csv"))
-    ]
+    histories = [run.history(fold).assign(fold=fold) for fold in run.folds_with("history.csv")]
     history = (
         pd.concat(histories, ignore_index=True)
         if histories
@@ -99,4 +108,5 @@ def _read_row(run: Member) -> Row:
     )
     metric = config.competition.metric
     cv, tta = cross_validation(run, metric), cross_validation(run, metric, "oof_tta.npz")
-    return Row(run, config.competition.name, metric, cv, tta, history, config.identity())
+    recipe = run.recipe() if run.is_ensemble else ""
+    return Row(run, config.competition.name, metric, cv, tta, history, config.identity(), recipe)

@@ -164,8 +164,8 @@ def _card(oof: Oof) -> dict[str, Any]:
 
 def _histories(oof: Oof) -> dict[str, pd.DataFrame]:
     """history.csv of each fold; an ensemble has none."""
-    files = {fold: oof.run.fold(fold) / "history.csv" for fold in dict.fromkeys(oof.folds)}
-    return {fold: pd.read_csv(file) for fold, file in files.items() if file.is_file()}
+    there = oof.run.folds_with("history.csv")
+    return {fold: oof.run.history(fold) for fold in dict.fromkeys(oof.folds) if fold in there}
 
 
 def _curve_columns(config: Config) -> tuple[str, ...]:

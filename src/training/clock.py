@@ -1,11 +1,13 @@
 """When to save and when to stop."""
 
+import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from src.config import TrainConfig
+from src.signals import ENDING
 
 
 class Clock:
@@ -30,17 +32,33 @@ class Clock:
 
 @contextmanager
 def stop_on_signals() -> Iterator[list[int]]:
-    """A list that fills when Ctrl-C or SIGTERM asks to stop: the step is finished first. A second Ctrl-C stops at once."""
+    """A list that fills when Ctrl-C, SIGTERM or a closed terminal asks to stop: the step is finished first, and saved.
+
+    A second Ctrl-C stops at once. A hang-up that is ignored, as under nohup, stays so.
+    """
     asked: list[int] = []
+    terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
     def ask(number: int, _: object) -> None:
-        if asked:
+        if asked and number == signal.SIGINT:  # only that: `timeout` sends SIGTERM twice, a shell SIGHUP
             raise KeyboardInterrupt
         asked.append(number)
+        if number == getattr(signal, "SIGHUP", None):
+            _let_go(terminals)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    hears = [number for number in ENDING if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in hears}
     try:
         yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _let_go(terminals: list[int]) -> None:
+    """What is still said goes nowhere where the terminal is gone: writing to it would be an error, and end the training."""
+    for stream in terminals:
+        try:
+            os.write(stream, b"\n")
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

@@ -1,8 +1,7 @@
 """train.py's work: prepare the data, split it, train the folds asked for, and sum them up."""
 
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +16,7 @@ from src.cores import cores
 from src.data import folds, prepare
 from src.errors import UserError
 from src.models import backbone
-from src.training import batch_range, pseudo, tracking
+from src.training import batch_range, pictures, pseudo, tracking
 from src.training.clock import Clock
 from src.training.device import choose_device, choose_precision, describe
 from src.training.fold import FoldData, train_fold, trial
@@ -35,6 +34,7 @@ class Plan:
     table: pd.DataFrame
     folds_sha256: str
     wanted: list[str]
+    seen: pd.Series = field(default_factory=lambda: pd.Series(dtype=object))  # digest of each row's picture, by id
 
 
 def train(
@@ -58,7 +58,8 @@ def train(
     if workers > at_hand:
         said(f"data.workers: {workers} on {at_hand} cores: they take turns, and load no faster than {at_hand}")
     for fold in plan.wanted:
-        train_fold(run, config, fold, _fold_data(plan, config, fold, said), plan.folds_sha256, resume, said, clock, processes)
+        data = _fold_data(plan, config, fold, said)
+        train_fold(run, config, fold, data, plan.folds_sha256, resume, said, clock, processes, overwrite)
     if processes.first:
         _sum_up(run, config, said)
 
@@ -87,7 +88,13 @@ def _trial(run: Run, config: Config, fold: str, said: Callable[[str], None]) -> 
     prepared = prepare.audited(config, prepare.prepare(config, said), said)
     rows = prepare.training_rows(config, prepared)
     table = folds.make_folds(rows, config.data.folds, config.data.seed)
-    return trial(run, config, fold, _fold_data(Plan(prepared, rows, table, "", [fold]), config, fold, said), said)
+    return trial(
+        run,
+        config,
+        fold,
+        _fold_data(Plan(prepared, rows, table, "", [fold]), config, fold, said),
+        said,
+    )
 
 
 def _plan(
@@ -109,7 +116,19 @@ def _plan(
     table = folds.make_folds(rows, config.data.folds, config.data.seed)
     prepare.write_competition_folds(config, prepared, table)
     digest = run.join(config, table, describe(device))
-    return Plan(prepared, rows, table, digest, _still_to_train(run, wanted, config, resume, overwrite, said))
+    still = _still_to_train(run, wanted, config, resume, overwrite, said)
+    anew = overwrite and all(fold in wanted for fold in run.trained_folds() + run.folds_with("last.pt"))
+    seen = pictures.look(prepared.root, config.competition, _all_rows(config, prepared, rows))
+    pictures.join(run, seen, anew, said)
+    return Plan(prepared, rows, table, digest, still, seen)
+
+
+def _all_rows(config: Config, prepared: prepare.Prepared, rows: pd.DataFrame) -> pd.DataFrame:
+    """id and path of all that any fold may learn from: with pseudo-labels the test rows, too."""
+    if config.train.pseudo_labels is None or prepared.test is None:
+        return rows
+    test = prepared.test[prepared.test["found"]]
+    return pd.concat([rows, test.assign(id=pseudo.PREFIX + test["id"])], ignore_index=True)
 
 
 def _check_model(config: Config) -> None:
@@ -129,20 +148,18 @@ def _fold_data(plan: Plan, config: Config, fold: str, said: Callable[[str], None
         taught = pseudo.taught_rows(Run(Path(config.train.pseudo_labels)), config, fold, plan.prepared, plan.folds_sha256)
         said(f"fold {fold}: {len(taught):,} test rows with pseudo-labels join its {len(train):,} training rows")
         train = pd.concat([train, taught], ignore_index=True)
-    return FoldData(plan.prepared.root, plan.prepared.classes, train, validation, plan.rows["path"].tolist())
+    ids = pd.concat([train["id"], validation["id"]])
+    seen = pictures.digest(plan.seen.reindex(ids, fill_value=b""))
+    return FoldData(plan.prepared.root, plan.prepared.classes, train, validation, plan.rows["path"].tolist(), seen)
 
 
 def _still_to_train(
     run: Run, wanted: list[str], config: Config, resume: bool, overwrite: bool, said: Callable[[str], None]
 ) -> list[str]:
     """The folds left to train: with --resume those not finished; without it, none may have begun unless --overwrite."""
-    begun = [
-        fold for fold in wanted if (run.fold(fold) / "last.pt").exists() or (run.fold(fold) / "model.safetensors").exists()
-    ]
     if overwrite:
-        for fold in begun:
-            shutil.rmtree(run.fold(fold))
         return wanted
+    begun = [fold for fold in wanted if run.has_begun(fold)]
     finished = [fold for fold in begun if run.epochs_done(fold) >= config.train.epochs]
     if begun and not resume:
         state = "trained already" if set(begun) == set(finished) else "begun"
@@ -173,7 +190,7 @@ def _sum_up(run: Run, config: Config, said: Callable[[str], None]) -> None:
 
 def _print_table(run: Run, cv: CrossValidation) -> None:
     table = Table(title=run.name, title_justify="left")
-    histories = {fold: pd.read_csv(run.fold(fold) / "history.csv") for fold in cv.folds}
+    histories = {fold: run.history(fold) for fold in cv.folds}
     for heading in ("fold", cv.metric, "epochs", "minutes", "img/s", "GB"):
         table.add_column(heading, justify="right")
     for fold, value in cv.folds.items():

@@ -48,6 +48,7 @@ class FoldData:
     train: pd.DataFrame
     held_out: pd.DataFrame
     pictures: list[str]  # paths of the rows of all folds
+    seen: str = ""  # digest of the pictures of `train` and `held_out`
 
     def labels(self, rows: pd.DataFrame) -> np.ndarray:
         """(n,) int64: the class indices of `rows`."""
@@ -72,19 +73,24 @@ def train_fold(
     said: Callable[[str], None],
     clock: Clock | None = None,
     processes: Processes = ALONE,
+    overwrite: bool = False,
 ) -> None:
     """Train `fold` of `run`, or go on from its last.pt. Ends with the fold's model and predictions in its folder.
 
+    overwrite: anew; what is there stays until the new training has something to put in its place.
     `clock` counts the command's time over all its folds; none: from now on. Raises Interrupted after Ctrl-C and OutOfTime,
     when the state is saved; UserError for a loss that is not finite, an image that can't be read, a GPU whose memory is
-    full, or a fold that another process is training.
+    full, or a fold that another process is training, or has trained meanwhile.
     """
     training = _Fold(run, config, fold, data, folds_sha256, said, clock or Clock(config.train), processes)
+    training.overwrites = overwrite
     try:
         if not processes.first:
             training.train(resume)
         else:
             with locked(run.fold(fold), patience=10):  # a killed process's loaders keep its lock for some seconds
+                if run.has_begun(fold) and not (resume or overwrite):
+                    raise UserError(f"fold {fold} of {run.path} was trained by another process meanwhile; --resume goes on")
                 training.train(resume)
     except torch.OutOfMemoryError:
         raise UserError(_memory_is_full(config)) from None
@@ -128,6 +134,7 @@ class _Fold:
         self.device = choose_device(config.train.device)
         self.loaded: tuple[int, Loader] | None = None  # the training rows, at the size of the epoch before
         self.advised = False
+        self.overwrites = False
         self.truth = data.labels(data.held_out)
         self.ids = data.held_out["id"].to_numpy(dtype=str)
         model, self.fed = backbone.create(config.model, len(data.classes), config.train.seed)
@@ -152,6 +159,8 @@ class _Fold:
         self.processes.copy_first(self.model)
         training = self._begin(state)
         held_out = self._held_out_loader()
+        if self.overwrites and self.processes.first:
+            (self.folder / tracking.ID).unlink(missing_ok=True)  # a run of its own on the dashboard, too
         tracker = self._tracker()
         with stop_on_signals() as stop:
             if probed is not None:
@@ -171,7 +180,16 @@ class _Fold:
 
     def _saved(self) -> dict[str, Any] | None:
         file = self.folder / "last.pt"
-        return checkpoint.load(file) if file.is_file() else None
+        if not file.is_file():
+            return None
+        state = checkpoint.load(file)
+        checkpoint.check_owner(state, self._owner(), file)
+        return state
+
+    def _owner(self) -> dict[str, Any]:
+        """What last.pt belongs to, wherever the run's folder is."""
+        config = self.config.identity()
+        return {"fold": self.fold, "folds_sha256": self.card.folds_sha256, "pictures": self.data.seen, "config": config}
 
     def _tracker(self) -> tracking.Tracker:
         if not self.processes.first:
@@ -320,7 +338,8 @@ class _Fold:
     def _save(self, training: Training) -> None:
         read_losses(training)  # in every process, as they average them
         if self.processes.first:
-            checkpoint.save(training.state_dict(), self.folder / "last.pt")
+            checkpoint.save(training.state_dict() | {"owner": self._owner()}, self.folder / "last.pt")
+            self._drop_old("last.pt")
         self.clock.has_saved()
 
     def _write_history(self, training: Training) -> None:
@@ -332,11 +351,20 @@ class _Fold:
             return
         for stale in ("predicted.json", "oof_tta.npz", "test.npz"):  # predict.py's, of the model before
             (self.folder / stale).unlink(missing_ok=True)
+        self._drop_old("model.safetensors", "oof.npz")  # these two are about to be replaced
         if oof is not None:
             oof.save(self.folder / "oof.npz")
         scores = {name: value for name, value in row.items() if name.startswith("val_")}
         card = replace(self.card, epochs=int(row["epoch"]), scores=scores)
         backbone.save(training.averaged(), card, self.folder / "model.safetensors")
+
+    def _drop_old(self, *but: str) -> None:
+        """With --overwrite, once: what the training before left in the folder, now that something takes its place."""
+        if self.overwrites:
+            for file in self.folder.iterdir():
+                if file.is_file() and file.name not in (*but, tracking.ID):
+                    file.unlink()
+        self.overwrites = False
 
     def _keep_views(self, probed: np.ndarray) -> None:
         """A probe that is the whole model has seen the held-out rows in all views already: their OOF with TTA costs nothing."""

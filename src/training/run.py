@@ -1,7 +1,9 @@
 """A run is a folder, readable years later without this code: runs/NAME with its configuration, folds and one folder a fold."""
 
 import importlib.metadata
+import os
 import platform
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +14,14 @@ import pandas as pd
 from src import config as configuration
 from src.competitions import metrics
 from src.competitions.predictions import Predictions, concatenate
-from src.competitions.tables import class_indices
+from src.competitions.tables import class_indices, shorten
 from src.config import REPOSITORY, Config
 from src.data import folds
 from src.errors import UserError
-from src.files import locked, replacing, sha256
+from src.files import clean_name, locked, replacing, sha256
 
+FOLD = re.compile(r"fold-(0|[1-9][0-9]?|full)")  # "fold-0 (copy)" and "fold-00" are none of ours
+HISTORY = ("epoch", "seconds", "img_per_s", "memory_gb")  # what is read of history.csv
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "scikit-learn", "numpy", "pandas")
 
 
@@ -29,22 +33,45 @@ class Run:
 
     @property
     def name(self) -> str:
-        return self.path.name
+        return os.path.basename(os.path.abspath(self.path))  # of "." and "runs/A/..", too
 
     def fold(self, fold: str) -> Path:
         return self.path / f"fold-{fold}"
 
     def trained_folds(self) -> list[str]:
         """The folds that have a model: "0", "1", …, and "full" last."""
-        found = [path.parent.name.removeprefix("fold-") for path in self.path.glob("fold-*/model.safetensors")]
-        return sorted(found, key=lambda fold: (not fold.isdigit(), fold.zfill(4)))
+        return self.folds_with("model.safetensors")
+
+    def folds_with(self, file: str) -> list[str]:
+        """The folds that have this file: "0", "1", …, and "full" last."""
+        found = [path.parent.name for path in self.path.glob(f"fold-*/{file}") if path.is_file()]
+        folds = [name.removeprefix("fold-") for name in found if FOLD.fullmatch(name)]
+        return sorted(folds, key=lambda fold: (not fold.isdigit(), fold.zfill(4)))
+
+    def has_begun(self, fold: str) -> bool:
+        return any((self.fold(fold) / file).exists() for file in ("last.pt", "model.safetensors"))
 
     def epochs_done(self, fold: str) -> int:
         """How many epochs of a fold are in its history.csv, where there is a model of them; -1: none."""
-        history = self.fold(fold) / "history.csv"
-        if not history.is_file() or not (self.fold(fold) / "model.safetensors").is_file():
+        if any(not (self.fold(fold) / file).is_file() for file in ("history.csv", "model.safetensors")):
             return -1
-        return int(pd.read_csv(history)["epoch"].max())
+        return int(self.history(fold)["epoch"].max())
+
+    def history(self, fold: str) -> pd.DataFrame:
+        """A fold's history.csv, a row an epoch, all numbers. Raises UserError where it was damaged."""
+        file = self.fold(fold) / "history.csv"
+        remedy = "delete it, and `python train.py` with --resume writes it anew from last.pt"
+        try:
+            table = pd.read_csv(file)
+            absent = [column for column in HISTORY if column not in table.columns]
+            if absent or table.empty:
+                raise ValueError(f"it has no column {absent[0]!r}" if absent else "it has no rows")
+            table = table.astype(float)
+            if not (np.isfinite(table["epoch"]) & (table["epoch"] >= 0) & (table["epoch"] % 1 == 0)).all():
+                raise ValueError("an epoch is not a whole number")
+        except (ValueError, RecursionError) as error:  # pandas' own for a damaged file are ValueErrors
+            raise UserError(f"{file}: not a readable history ({' '.join(str(error).split())}); {remedy}") from None
+        return table.astype({"epoch": np.int64})
 
     def folds_csv(self) -> Path:
         return self.path / "folds.csv"
@@ -79,12 +106,27 @@ class Run:
         return sha256(self.folds_csv())
 
     def oof(self, file: str = "oof.npz") -> dict[str, Predictions]:
-        """The out-of-fold predictions of every fold that has them."""
-        return {
-            fold: Predictions.load(self.fold(fold) / file)
-            for fold in self.trained_folds()
-            if (self.fold(fold) / file).is_file()
-        }
+        """The out-of-fold predictions of every fold that has them, with its model. Raises UserError as `predictions`."""
+        trained = set(self.trained_folds())
+        return {fold: part for fold, part in self.predictions(file).items() if fold in trained}
+
+    def predictions(self, file: str) -> dict[str, Predictions]:
+        """Of each fold that has this file. Raises UserError for a damaged one, and for one that doesn't fit the others."""
+        parts: dict[str, Predictions] = {}
+        owner: dict[str, str] = {}  # of each id, the fold
+        for fold in self.folds_with(file):
+            part = parts[fold] = Predictions.load(path := self.fold(fold) / file)
+            first = next(iter(parts))
+            if part.classes != parts[first].classes:
+                what = f"other classes ({shorten(part.classes)}) than fold {first} ({shorten(parts[first].classes)})"
+                raise UserError(f"{path}: it has {what}; remove it and make it again")
+            if file == "test.npz":
+                continue
+            if twice := [id for id in part.ids.tolist() if id in owner]:
+                what = f"{twice[0]!r}, which fold {owner[twice[0]]} holds, too"
+                raise UserError(f"{path}: it holds {what}; remove it and make it again")
+            owner |= dict.fromkeys(part.ids.tolist(), fold)
+        return parts
 
     def labels(self, ids: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
         """(n,) int64: the class indices of these ids in the run's folds.csv. Raises UserError for an id that is not in it."""
@@ -93,6 +135,11 @@ class Run:
             raise UserError(
                 f"{self.folds_csv()}: {known.isna().sum():,} of the {len(ids):,} predicted rows are not in it, the first is "
                 f"{str(known.index[known.isna()][0])!r}: restore the file, or train the run anew"
+            )
+        if unknown := sorted(set(known) - set(classes)):
+            raise UserError(
+                f"{self.path}: its predictions have the classes {shorten(classes)}, but {self.folds_csv().name} has rows of "
+                f"{unknown[0]!r}: restore the file, or train the run anew"
             )
         return class_indices(known, classes)
 
@@ -147,7 +194,7 @@ def default_name(config_path: Path, config: Config, debug: bool) -> str:
     if config_path.name == "config.yaml":  # a run's own: the run is repeated
         parts = [config_path.resolve().parent.name, "again"]
     digest = config.digest(configuration.load(config_path))
-    return "-".join([*parts, *([digest] if digest else []), *(["debug"] if debug else [])])
+    return "-".join([clean_name("-".join(parts)[:80]), *([digest] if digest else []), *(["debug"] if debug else [])])
 
 
 def _made_with(device: str) -> dict[str, str]:

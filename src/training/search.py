@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.table import Table
 
 from src.config import REPOSITORY
@@ -122,7 +121,8 @@ class Search:
 
     def _row(self, name: str) -> dict[str, Any]:
         own, cv = [trial for trial in self.trials if trial.run.name == name], self.cv[name]
-        seconds = [pd.read_csv(file)["seconds"].sum() for file in own[0].run.path.glob("fold-*/history.csv")]
+        run = own[0].run
+        seconds = [run.history(fold)["seconds"].sum() for fold in run.folds_with("history.csv")]
         return {
             "run": name,
             **{knob: str(value) for knob, value in own[0].values.items() if knob != "fold"},

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     import wandb
 
+ID = "wandb_id.txt"  # in the folder of what is tracked
 PROBE_SECONDS = 10.0  # how long the server may take to say anything at all, before the run is kept offline
 INIT_SECONDS = 20.0  # how long it may take to take the run
 START_SECONDS = 75.0  # after these a start counts as hung: W&B's own limits (30 s for its service, the above) did not hold
@@ -308,7 +309,7 @@ def _init(mode: str, described: dict[str, Any]) -> "wandb.Run":
 
 def _identity(folder: Path, given: str | None = None) -> str:
     """W&B's id for what `folder` holds: made once, then read. `given`: that of a sweep's run takes its place."""
-    file = folder / "wandb_id.txt"
+    file = folder / ID
     if given or not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(file) as draft:

@@ -83,7 +83,7 @@ def spoil(path: Path, **arrays: np.ndarray) -> None:
         ({"logits": np.array([[0, np.inf], [0, 0]])}, "row 'a' holds NaN or infinity"),
         ({"logits": np.zeros((3, 2))}, "not a file of predictions"),
         ({"logits": None}, "not a file of predictions"),
-        ({"ids": np.array(["a", "a"])}, "an id stands twice"),
+        ({"ids": np.array(["a", "a"])}, "'a' stands twice among the ids"),
         ({"ids": np.array(["a", None], dtype=object)}, "not a file of predictions"),
         ({"classes": np.array(["x", "y", "z"])}, "not a file of predictions"),
     ],
