@@ -6,16 +6,12 @@ not at all. Input size, mean and std are the model's own unless the configuratio
 
 import difflib
 import hashlib
-import inspect
 import json
 import logging
-import os
-import re
-import socket
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import urlparse
 
 import timm
 import torch
@@ -37,6 +33,7 @@ from src.models import (  # noqa: F401  registered in timm by being imported
     mnist_net,
     mnist_small,
     plain_resnet,
+    weights,
 )
 
 logging.getLogger("timm").setLevel(logging.ERROR)
@@ -80,14 +77,21 @@ def create(config: ModelConfig, classes: int, seed: int = 0) -> tuple[nn.Module,
     check_name(config.name, "model.name")
     if config.weights not in ("hub", "none") and not Path(config.weights).is_file():
         raise UserError(f"model.weights: {config.weights}: no such file (hub, none, or a .safetensors or .pth file)")
+    _check_kwargs(config)
     arguments = _arguments(config, classes)
     torch.manual_seed(seed)
-    model = _build(config, arguments)
-    if config.weights not in ("hub", "none"):
+    model, in_file = _build(config, arguments)
+    if in_file is not None:
         torch.manual_seed(seed)
-        _check_all_loaded(model, timm.create_model(config.name, pretrained=False, **arguments), config)
+        untouched = timm.create_model(config.name, pretrained=False, **arguments)
+        weights.check_loaded(config.weights, config.name, _below_head(model), untouched, in_file)
     fed = _image_input(model, config)
-    check_size(model, config.name, fed.size, "model.image_size")
+    made = f"{config.name} with {', '.join(config.kwargs)}" if config.kwargs else config.name
+    logits = check_size(
+        model, made, fed.size, "model.kwargs" if config.kwargs and config.image_size is None else "model.image_size"
+    )
+    if not isinstance(logits, torch.Tensor) or logits.shape != (1, classes):
+        raise UserError(f"model.{'kwargs' if config.kwargs else 'name'}: {made} does not give one logit for each class")
     return model, fed
 
 
@@ -102,26 +106,37 @@ def check_name(name: str, key: str) -> None:
 
 def sketch(name: str, size: int | None = None) -> nn.Module:
     """A model in evaluation mode, for `size` pixels or its own, without memory for its weights: made in milliseconds."""
-    arguments = {"img_size": size} if size is not None and "img_size" in _accepted(name) else {}
     with torch.device("meta"):
-        return timm.create_model(name, **arguments).eval()
+        return timm.create_model(name, **_size_argument(name, size)).eval()
 
 
-def check_size(model: nn.Module, name: str, size: int, key: str) -> None:
-    """One black image of `size` pixels through the model, before data is touched. Raises UserError naming the knob `key`."""
+def check_size(model: nn.Module, name: str, size: int, key: str) -> torch.Tensor:
+    """One black image of `size` pixels through the model, before data is touched: its logits (1, classes).
+
+    Raises UserError naming the knob `key` where the model can't work with it.
+    """
     device = next(model.parameters()).device
     try:
         with torch.inference_mode():
-            model.eval()(torch.zeros(1, 3, size, size, device=device))
+            return model.eval()(torch.zeros(1, 3, size, size, device=device))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(f"{key}: {name} can't work with {size} pixels: {_first_line(error)}") from None
 
 
 def check_other_size(model: nn.Module, name: str, size: int, key: str) -> None:
-    """The same for a size beside model.image_size: vision transformers are made for one grid of patches."""
-    if "img_size" in _accepted(name):
+    """The same for a size beside model.image_size: most vision transformers are made for one grid of patches.
+
+    Others, as RepVGG, take a size and are the same model for all.
+    """
+    if _size_argument(name, size) and not _same_shapes(model, sketch(name, size)):
         raise UserError(f"{key}: {name} is made for one image size; use model.image_size alone")
     check_size(model, name, size, key)
+
+
+def _same_shapes(model: nn.Module, other: nn.Module) -> bool:
+    """Whether the weights below the head have the same shapes, as far as both models have them."""
+    shapes = {name: weight.shape for name, weight in other.named_parameters()}
+    return all(shapes.get(name, weight.shape) == weight.shape for name, weight in _below_head(model).items())
 
 
 def recompute_activations(model: nn.Module, name: str) -> None:
@@ -179,7 +194,12 @@ class Card:
 
 def save(model: nn.Module, card: Card, path: Path) -> None:
     """Weights and card in one file, written to a temporary name and renamed."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors: dict[str, torch.Tensor] = {}
+    written: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        shared = tensor.untyped_storage().data_ptr() in written  # CoaT's layers share weights: each name gets its own copy
+        written.add(tensor.untyped_storage().data_ptr())
+        tensors[name] = tensor.cpu().clone().contiguous() if shared else tensor.cpu().contiguous()
     card = replace(card, digest=_digest(tensors, card))
     # One metadata key: safetensors writes several in a random order, and equal models should be equal files.
     whole = serialize(tensors, metadata={"card": json.dumps(asdict(card), sort_keys=True)})
@@ -220,51 +240,96 @@ def load(path: Path, device: torch.device) -> tuple[nn.Module, Card]:
     return model.eval().to(device), card
 
 
+OURS = {  # arguments of timm.create_model that other knobs and the competition decide, and what to use instead
+    "num_classes": "the competition's classes decide it",
+    "in_chans": "images are always fed as RGB",
+    "img_size": "use model.image_size",
+    "drop_rate": "use model.dropout",
+    "drop_path_rate": "use model.drop_path",
+    **dict.fromkeys(("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"), "use model.weights"),
+    **dict.fromkeys(("features_only", "out_indices"), "a classifier is trained, and needs its head"),
+    **dict.fromkeys(("device", "dtype"), "use train.device and train.precision"),
+}
+
+
+def _check_kwargs(config: ModelConfig) -> None:
+    """Raises UserError for an argument that is decided elsewhere. A card's kwargs aren't asked: older runs may have them."""
+    for key in config.arguments():
+        if key in OURS:
+            raise UserError(f"model.kwargs: {key} can't be set here: {OURS[key]}")
+
+
 def _arguments(config: ModelConfig, classes: int) -> dict[str, object]:
     arguments = {"num_classes": classes, **config.arguments()}
     if config.dropout:
         arguments["drop_rate"] = config.dropout
     if config.drop_path:
         arguments["drop_path_rate"] = config.drop_path
-    if config.image_size is not None and "img_size" in _accepted(config.name):
-        arguments["img_size"] = config.image_size  # vision transformers fix their grid when they are made
-    return arguments
+    return arguments | _size_argument(config.name, config.image_size)
 
 
-def _accepted(name: str) -> set[str]:
-    """Arguments of the class behind a timm model, as far as they can be seen: Swin and ViT take img_size."""
-    module = inspect.getmodule(timm.model_entrypoint(name))
-    classes = [kind for _, kind in inspect.getmembers(module, inspect.isclass) if issubclass(kind, nn.Module)]
-    own = [kind for kind in classes if kind.__module__ == module.__name__ and hasattr(kind, "forward_head")]
-    return {parameter for kind in own for parameter in inspect.signature(kind.__init__).parameters}
+@lru_cache
+def _size_argument(name: str, size: int | None) -> dict[str, int]:
+    """What makes a model for `size` pixels: vision transformers fix their grid when they are made, and take img_size.
 
-
-def _build(config: ModelConfig, arguments: dict[str, object]) -> nn.Module:
-    overlay = {"file": config.weights} if config.weights not in ("hub", "none") else None
-    if config.weights == "hub" and not _hub_answers():
-        hub.HF_HUB_OFFLINE = True  # what is in the cache still loads; without this five retries take 47 s
+    Tried without memory for weights, as no signature tells: many models pass img_size on through **kwargs.
+    """
+    if size is None:
+        return {}
     try:
-        return timm.create_model(config.name, pretrained=config.weights != "none", pretrained_cfg_overlay=overlay, **arguments)
-    except TypeError as error:
-        raise UserError(f"model.kwargs: {config.name} does not take them: {error}") from None
-    except OSError as error:  # the hub's, urllib's and requests' errors all are
-        raise UserError(
-            f"the pretrained weights of {config.name} are not in the cache and can't be fetched ({_first_line(error)}); "
-            "name a file (--model.weights FILE.safetensors), or train from scratch (--model.weights none)"
-        ) from None
-    except Exception as error:  # for a damaged file safetensors, pickle and timm's converters raise half a dozen kinds
-        said = f"{type(error).__name__}: {_first_line(error)}"
-        if config.kwargs and not _can_be_made(config.name, arguments):
-            said = f"model.kwargs: {config.name} can't be made with {', '.join(config.kwargs)} ({said})"
-        elif "No pretrained weights" in said:
-            said = f"{config.name} has no pretrained weights on timm's hub; use --model.weights none or a file"
-        elif "loading state_dict" in said:
-            said = f"model.weights: {config.weights} holds another architecture than {config.name}: {_first_line(error)}"
-        elif overlay is not None:
-            said = f"model.weights: {config.weights} is damaged, or not a file of {config.name}'s weights ({said})"
-        else:
-            raise
-        raise UserError(said) from None
+        with torch.device("meta"):
+            timm.create_model(name, img_size=size)
+    except TypeError:
+        return {}
+    except Exception:
+        pass
+    return {"img_size": size}
+
+
+def _build(config: ModelConfig, arguments: dict[str, object]) -> tuple[nn.Module, Collection[str] | None]:
+    """The model with its pretrained weights, and the names in their file, where they come from one."""
+    if config.weights == "hub" and not weights.hub_answers():
+        hub.HF_HUB_OFFLINE = True  # what is in the cache still loads; without this five retries take 47 s
+    overlay = None
+    try:
+        if config.weights not in ("hub", "none"):
+            with torch.device("meta"):
+                names = timm.create_model(config.name, **arguments).state_dict().keys()
+            overlay = {"state_dict": weights.read(config.weights, names)}
+        model = timm.create_model(config.name, pretrained=config.weights != "none", pretrained_cfg_overlay=overlay, **arguments)
+    except UserError:
+        raise
+    except Exception as error:  # safetensors, pickle, the hub and timm's models raise a dozen kinds
+        raise UserError(_why_not_made(config, arguments, error)) from None
+    model.pretrained_cfg["state_dict"] = None  # it has done its work, and would be in every copy of the model
+    return model, overlay and overlay["state_dict"].keys()
+
+
+def _why_not_made(config: ModelConfig, arguments: dict[str, object], error: Exception) -> str:
+    """Which knob is to blame, in one line."""
+    name, first = config.name, _first_line(error)
+    said = f"{type(error).__name__}: {first}"
+    if not _can_be_made(name, arguments):
+        if config.image_size is not None and _can_be_made(name, arguments | {"img_size": None}):
+            return f"model.image_size: {name} can't work with {config.image_size} pixels ({said})"
+        if isinstance(error, TypeError):
+            return f"model.kwargs: {name} does not take them: {first}"
+        return f"model.kwargs: {name} can't be made with {', '.join(config.kwargs)} ({said})"
+    if "No pretrained weights" in first:
+        return f"{name} has no pretrained weights on timm's hub; use --model.weights none or a file"
+    if config.weights != "hub" and "loading state_dict" in first:
+        return f"model.weights: {config.weights} holds another architecture than {name}: {first}"
+    if config.weights != "hub":
+        return f"model.weights: {config.weights} is damaged, or not a file of {name}'s weights ({said})"
+    if "loading state_dict" in first:
+        changed = [*config.kwargs, *([f"image_size={config.image_size}"] if config.image_size is not None else [])]
+        return (
+            f"model.weights: {name}'s from the hub don't fit it with {', '.join(changed)} ({first}); use --model.weights none"
+        )
+    return (
+        f"the pretrained weights of {name} are not in the cache and can't be fetched ({said}); "
+        "name a file (--model.weights FILE.safetensors), or train from scratch (--model.weights none)"
+    )
 
 
 def _can_be_made(name: str, arguments: dict[str, object]) -> bool:
@@ -275,35 +340,12 @@ def _can_be_made(name: str, arguments: dict[str, object]) -> bool:
     return True
 
 
-def _check_all_loaded(model: nn.Module, untouched: nn.Module, config: ModelConfig) -> None:
-    """Every weight below the head must have come from the file, and every layer in the file must have found its place.
-
-    timm takes a file that shares no layer with the model, or a ResNet-34's for a ResNet-18, without a word.
-    """
+def _below_head(model: nn.Module) -> dict[str, nn.Parameter]:
+    """All parameters but the head's, and those of GoogLeNet's auxiliary heads, which are made for the classes too."""
     own = {id(parameter) for parameter in head(model).parameters()}
-    auxiliary = ("aux1.fc2.", "aux2.fc2.")  # GoogLeNet's, made for the classes as its head is
-    before = dict(untouched.named_parameters())
-    weights = {
-        name: weight
-        for name, weight in model.named_parameters()
-        if weight.ndim > 1 and id(weight) not in own and not name.startswith(auxiliary)
-    }
-    absent = [name for name, weight in weights.items() if torch.equal(weight, before[name])]
-    if absent:
-        raise UserError(
-            f"model.weights: {config.weights} holds another architecture than {config.name}: "
-            f"{len(absent)} of its {len(weights)} layers are not in the file, the first is {absent[0]}"
-        )
-    in_file = timm.models.load_state_dict(config.weights).keys()
-    if not weights.keys() <= in_file:
-        return  # timm renamed them on the way: there is nothing to compare
-    kinds = {re.sub(r"\d+", "#", name) for name in weights}
-    surplus = [name for name in in_file if name not in before and re.sub(r"\d+", "#", name) in kinds]
-    if surplus:
-        raise UserError(
-            f"model.weights: {config.weights} holds a larger architecture than {config.name}: "
-            f"{len(surplus)} layers of the file have no place in it, the first is {surplus[0]}"
-        )
+    auxiliary = ("aux1.fc2.", "aux2.fc2.")
+    named = model.named_parameters()
+    return {name: parameter for name, parameter in named if id(parameter) not in own and not name.startswith(auxiliary)}
 
 
 def _image_input(model: nn.Module, config: ModelConfig) -> ImageInput:
@@ -311,16 +353,6 @@ def _image_input(model: nn.Module, config: ModelConfig) -> ImageInput:
     return ImageInput(
         config.image_size or own["input_size"][1], config.mean or tuple(own["mean"]), config.std or tuple(own["std"])
     )
-
-
-def _hub_answers() -> bool:
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return True  # only the proxy knows
-    try:
-        socket.create_connection((urlparse(hub.ENDPOINT).hostname, 443), timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 def _first_line(error: BaseException) -> str:

@@ -28,7 +28,7 @@ from src.training import checkpoint, evaluation, history, probe, tracking
 from src.training.clock import Clock, stop_on_signals
 from src.training.device import choose_device, choose_precision
 from src.training.history import Row
-from src.training.loop import average_epoch, progress, read_losses, train_epoch
+from src.training.loop import average_epoch, check_lone_image, progress, read_losses, train_epoch
 from src.training.loss import evened
 from src.training.processes import ALONE, Processes, synchronised
 from src.training.run import Run
@@ -204,10 +204,13 @@ class _Fold:
         """The training at its beginning, or where `state` says."""
         dtype, _ = choose_precision(self.config.train, self.device)
         labels = self.data.labels(self.data.train)
+        order = self._order(labels)
         training = begin(
-            self.config.train, self.model, self.fed, labels, len(self.data.classes), self._order(labels).steps,
+            self.config.train, self.model, self.fed, labels, len(self.data.classes), order.steps,
             self.device, dtype, self.number, self.processes,
         )  # fmt: skip
+        if order.batch_size == 1 and not training.finished:
+            check_lone_image(training)
         if self.config.train.compile:
             training.model.compile()
         if state is not None:

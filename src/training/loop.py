@@ -1,6 +1,7 @@
 """One epoch, top to bottom, in plain torch."""
 
 import contextlib
+import copy
 import time
 from collections.abc import Iterator
 
@@ -73,6 +74,26 @@ def step_forward(training: Training, model: nn.Module, images: torch.Tensor, tar
     with training.autocast():
         outputs = model(pixels)
     return training.loss.of(outputs, target)
+
+
+def check_lone_image(training: Training) -> None:
+    """Raises UserError where the model can't be trained on batches of one image, as every batch of this training is.
+
+    BatchNorm needs two values a channel, and a ResNet leaves one pixel of 32. Tried on a copy, whose statistics it changes.
+    """
+    config, model = training.config, copy.deepcopy(training.model)
+    thaws = config.frozen_epochs is not None and config.frozen_epochs < config.epochs
+    train_mode(model, "none" if thaws else config.freeze)
+    size = min(config.image_sizes or (training.fed.size,))
+    try:
+        with torch.no_grad(), training.autocast():
+            model(torch.zeros(1, 3, size, size, device=training.device))
+    except ValueError as error:
+        error = UserError(
+            f"train.batch_size: this model's BatchNorm can't learn from one image at a time at {size} pixels ({error}): take "
+            "at least 2, with train.accumulate for larger steps, or keep its statistics as they are with --train.freeze norm"
+        )
+        raise training.processes.told_once(error) from None
 
 
 def update(training: Training) -> None:

@@ -1,8 +1,6 @@
 """Any model by one call: its head, its input, its weights, and what is refused."""
 
 import json
-import socket
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +8,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from huggingface_hub import constants as hub
 from safetensors.torch import save_file
 from torch import nn
 
@@ -26,29 +23,6 @@ CPU = torch.device("cpu")
 def same_weights(one: nn.Module, other: nn.Module, but: tuple[str, ...] = ()) -> bool:
     ours, theirs = one.state_dict(), other.state_dict()
     return all(torch.equal(ours[name], theirs[name]) for name in ours if not name.startswith(but))
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same ImageNet-like weights as .safetensors and as .pth, in several wrappings; and damaged files."""
-    folder = tmp_path_factory.mktemp("weights")
-    state = pretrained().state_dict()
-    save_file(state, folder / "plain.safetensors")
-    torch.save(state, folder / "plain.pth")
-    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, folder / "wrapped.pth")
-    for name in ("plain.safetensors", "plain.pth"):
-        whole = (folder / name).read_bytes()
-        (folder / f"cut.{name}").write_bytes(whole[: len(whole) // 2])
-    (folder / "empty.pth").write_bytes(b"")
-    (folder / "text.pth").write_text("<html>Not found</html>")
-    (folder / "text.safetensors").write_text("<html>Not found</html>")
-    torch.save([1, 2], folder / "list.pth")
-    return folder
-
-
-def pretrained() -> nn.Module:
-    torch.manual_seed(1234)
-    return timm.create_model("test_resnet", num_classes=1000)
 
 
 # Making a model
@@ -102,6 +76,26 @@ def test_an_unknown_model_names_the_nearest(name: str, near: str):
         backbone.create(ModelConfig(name=name, weights="none"), 2)
 
 
+@pytest.mark.parametrize(
+    ("pair", "instead"),
+    [
+        ("num_classes=12", "classes"), ("in_chans=1", "RGB"), ("img_size=64", r"model\.image_size"),
+        ("drop_rate=0.1", r"model\.dropout"), ("drop_path_rate=0.1", r"model\.drop_path"),
+        ("pretrained=true", r"model\.weights"), ("checkpoint_path=a.pth", r"model\.weights"),
+        ("features_only=true", "classifier"),
+    ],
+)  # fmt: skip
+def test_an_argument_that_is_decided_elsewhere_is_refused(pair: str, instead: str):
+    with pytest.raises(UserError, match=rf"model\.kwargs: {pair.partition('=')[0]} .*{instead}"):
+        backbone.create(ModelConfig(name="test_resnet", weights="none", kwargs=(pair,)), 2)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_a_model_made_to_give_maps_is_refused(name: str):
+    with pytest.raises(UserError, match=rf"model\.kwargs: {name} with global_pool='' (can't work|does not give)"):
+        backbone.create(ModelConfig(name=name, weights="none", kwargs=("global_pool=''",)), 2)
+
+
 def test_an_unknown_model_that_is_near_to_none_says_where_the_names_are():
     with pytest.raises(UserError, match="list_models"):
         backbone.create(ModelConfig(name="qqqqqqqqqqqq", weights="none"), 2)
@@ -112,7 +106,7 @@ def test_an_unknown_model_that_is_near_to_none_says_where_the_names_are():
 
 def test_size_mean_and_std_are_the_models_own():
     _, fed = backbone.create(ModelConfig(name="test_resnet", weights="none"), 2)
-    own = timm.data.resolve_model_data_config(pretrained())
+    own = timm.data.resolve_model_data_config(timm.create_model("test_resnet"))
     assert fed == backbone.ImageInput(own["input_size"][1], own["mean"], own["std"])
     _, fed = backbone.create(CIFAR, 2)
     assert fed == backbone.ImageInput(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -130,6 +124,30 @@ def test_a_vision_transformer_is_made_for_the_image_size():
     model, fed = backbone.create(ModelConfig(name="test_vit", weights="none", image_size=96), 2)
     assert fed.size == 96
     assert model.patch_embed.img_size == (96, 96)
+
+
+TAKES_A_SIZE = [
+    "vit_tiny_patch16_224", "deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "deit3_small_patch16_224",
+    "vit_tiny_r_s16_p8_224", "vitamin_small_224", "swin_tiny_patch4_window7_224", "mixer_s32_224", "botnet26t_256",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*TAKES_A_SIZE, "xcit_nano_12_p16_224", "resnet18"])
+def test_every_model_is_made_for_the_size_asked_for(name: str):
+    """Many pass img_size on through **kwargs, where no signature tells of it."""
+    model = backbone.sketch(name, 96)
+    assert model(torch.zeros(1, 3, 96, 96, device="meta")).shape == (1, model.num_classes)
+
+
+@pytest.mark.parametrize("name", TAKES_A_SIZE)
+def test_a_model_made_for_one_size_is_refused_another(name: str):
+    with pytest.raises(UserError, match=rf"predict\.tta: {name} is made for one image size; use model\.image_size"):
+        backbone.check_other_size(backbone.sketch(name, 96), name, 128, "predict.tta")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "repvgg_a0", "xcit_nano_12_p16_224"])
+def test_a_model_that_is_the_same_for_every_size_takes_another(name: str):
+    backbone.check_other_size(backbone.sketch(name, 96), name, 128, "predict.tta")
 
 
 @pytest.mark.parametrize(("name", "size"), [("cifar_net", 64), ("test_vit", 100), ("test_convnext", 8)])
@@ -150,107 +168,6 @@ def test_normalising_is_x_over_255_less_mean_over_std(channels_last: bool):
     np.testing.assert_allclose(pixels.numpy(), expected.transpose(0, 3, 1, 2), atol=2e-6)
     assert pixels.is_contiguous(memory_format=torch.channels_last) == channels_last
     assert pixels.is_contiguous() != channels_last
-
-
-# Its weights
-
-
-@pytest.mark.parametrize("file", ["plain.safetensors", "plain.pth", "wrapped.pth"])
-def test_weights_in_a_local_file_are_really_loaded_below_a_fresh_head(file: str, files: Path):
-    model, _ = backbone.create(ModelConfig(name="test_resnet", image_size=64, weights=str(files / file)), 3)
-    assert same_weights(model, pretrained(), but=("fc.",))
-    assert model.fc.weight.shape == (3, model.num_features)
-    assert float(model.fc.weight.detach().std()) > 0
-
-
-def test_a_head_of_the_right_size_is_loaded_too(files: Path):
-    model, _ = backbone.create(ModelConfig(name="test_resnet", image_size=64, weights=str(files / "plain.safetensors")), 1000)
-    assert same_weights(model, pretrained())
-
-
-@pytest.mark.parametrize("classes", [2, 10])
-@pytest.mark.parametrize("name", ["cifar_net", "test_vit", "test_efficientnet"])
-def test_weights_of_another_architecture_are_refused(name: str, classes: int, files: Path):
-    with pytest.raises(UserError, match=rf"model\.weights: .*plain\.safetensors holds another architecture than {name}"):
-        backbone.create(ModelConfig(name=name, weights=str(files / "plain.safetensors")), classes)
-
-
-def test_weights_that_timm_takes_for_alexnet_without_a_word_are_refused(files: Path):
-    with pytest.raises(UserError, match=r"alexnet: 7 of its 7 layers are not in the file, the first is features\.0\.weight"):
-        backbone.create(ModelConfig(name="alexnet", weights=str(files / "plain.pth"), image_size=64), 2)
-
-
-@pytest.mark.parametrize(("larger", "smaller"), [("resnet34", {"name": "resnet18"}), ("test_vit", {"kwargs": ("depth=2",)})])
-def test_weights_of_a_deeper_model_of_the_same_family_are_refused(larger: str, smaller: dict, tmp_path: Path):
-    """timm takes them without a word: every layer of the smaller model is in the file."""
-    file = tmp_path / "larger.safetensors"
-    save_file(timm.create_model(larger).state_dict(), file)
-    with pytest.raises(UserError, match=r"holds a larger architecture .*: 16 layers of the file have no place in it"):
-        backbone.create(ModelConfig(**{"name": larger, "weights": str(file), **smaller}), 2)
-
-
-@pytest.mark.parametrize(
-    "file", ["cut.plain.safetensors", "cut.plain.pth", "empty.pth", "text.pth", "text.safetensors", "list.pth"]
-)
-def test_a_damaged_file_of_weights_is_refused_in_one_line(file: str, files: Path):
-    with pytest.raises(UserError, match=rf"{file} is damaged, or not a file of test_resnet's weights") as told:
-        backbone.create(ModelConfig(name="test_resnet", image_size=64, weights=str(files / file)), 2)
-    assert "\n" not in str(told.value)
-
-
-def test_a_file_of_weights_that_is_not_there_is_named(tmp_path: Path):
-    with pytest.raises(UserError, match=r"model\.weights: .*absent\.pth: no such file"):
-        backbone.create(ModelConfig(name="test_resnet", weights=str(tmp_path / "absent.pth")), 2)
-
-
-@pytest.fixture
-def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The hub can't be reached, and nothing is in its cache."""
-    monkeypatch.setattr(backbone, "_hub_answers", lambda: False)
-    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)  # set by the code under test; put back at the end
-    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path / "hub"
-
-
-def test_an_unreachable_hub_gives_one_line_with_the_remedy_at_once(no_hub: Path):
-    started = time.monotonic()
-    with pytest.raises(UserError, match=r"test_resnet .*--model\.weights FILE\.safetensors.*--model\.weights none") as told:
-        backbone.create(ModelConfig(name="test_resnet"), 2)
-    assert time.monotonic() - started < 10
-    assert "\n" not in str(told.value)
-
-
-def test_weights_in_the_hubs_cache_load_without_the_hub(no_hub: Path):
-    source = timm.models.get_pretrained_cfg("test_resnet").hf_hub_id.partition("@")[0]
-    cached = no_hub / f"models--{source.replace('/', '--')}"
-    (cached / "refs").mkdir(parents=True)
-    (cached / "refs/main").write_text("0" * 40)
-    (cached / "snapshots" / ("0" * 40)).mkdir(parents=True)
-    save_file(pretrained().state_dict(), cached / "snapshots" / ("0" * 40) / "model.safetensors")
-    model, _ = backbone.create(ModelConfig(name="test_resnet"), 2)
-    assert same_weights(model, pretrained(), but=("fc.",))
-
-
-def test_a_model_without_weights_on_the_hub_says_so(no_hub: Path):
-    with pytest.raises(UserError, match=r"cifar_net has no pretrained weights on timm's hub; use --model\.weights none"):
-        backbone.create(ModelConfig(name="cifar_net"), 2)
-
-
-def test_the_hub_is_asked_with_a_limit_and_a_proxy_is_trusted(monkeypatch: pytest.MonkeyPatch):
-    asked = []
-
-    def refuse(address: tuple[str, int], timeout: float) -> None:
-        asked.append((address, timeout))
-        raise TimeoutError
-
-    monkeypatch.setattr(socket, "create_connection", refuse)
-    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    assert not backbone._hub_answers()
-    assert asked[0][1] <= 5
-    monkeypatch.setenv("https_proxy", "http://proxy:3128")
-    assert backbone._hub_answers()
-    assert len(asked) == 1
 
 
 # What is frozen
@@ -317,6 +234,22 @@ def test_a_model_of_another_size_and_with_arguments_comes_back(tmp_path: Path):
     images = torch.rand(1, 3, 96, 96)
     with torch.inference_mode():
         assert torch.equal(loaded(images), model.eval()(images))
+
+
+@pytest.mark.parametrize("name", ["coat_lite_tiny", "test_resnet"])
+def test_layers_that_share_weights_come_back_sharing_them(name: str, tmp_path: Path):
+    """safetensors refuses tensors that share memory."""
+    files = [tmp_path / "one", tmp_path / "two"]
+    for file in files:
+        model, fed = backbone.create(SMALL.model_copy(update={"name": name}), 2)
+        with torch.no_grad():
+            for number, weight in enumerate(model.parameters()):
+                weight.add_(0.01 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)))
+        backbone.save(model, card_of(fed, name=name), file)
+    loaded, _ = backbone.load(files[0], CPU)
+    assert same_weights(loaded, model)
+    assert len(list(loaded.parameters())) == len(list(model.parameters()))
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_equal_models_give_equal_bytes(tmp_path: Path):

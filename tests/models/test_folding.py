@@ -22,7 +22,9 @@ def norms(model: nn.Module) -> int:
     return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
 
 
-@pytest.mark.parametrize(("name", "left"), [("resnet18", 0), ("mobilenetv2_035", 0), ("densenet121", 62)])
+@pytest.mark.parametrize(
+    ("name", "left"), [("resnet18", 0), ("mobilenetv2_035", 0), ("densenet121", 62), ("efficientvim_m1", 0)]
+)
 def test_a_folded_model_gives_the_same_logits(name: str, left: int):
     model = random_norms(timm.create_model(name, num_classes=5))
     folded = fold_norms(model, 64)

@@ -55,6 +55,15 @@ def assert_equal_folds(one: Run, other: Run) -> None:
     pd.testing.assert_frame_equal(history(one).drop(columns=CLOCK), history(other).drop(columns=CLOCK), check_exact=True)
 
 
+# What is refused before the first epoch
+
+
+def test_batches_of_one_image_under_batchnorm_are_refused(dogs: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"train\.batch_size"):
+        train(Run(tmp_path / "run"), tiny(dogs, model__name="resnet10t", model__image_size=32, train__batch_size=1))
+    assert not list((tmp_path / "run").rglob("last.pt"))
+
+
 # What a fold leaves behind
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -91,6 +92,29 @@ def test_what_is_frozen_stays_and_the_rest_learns(freeze: str):
         assert changed == head
     else:
         assert changed == set(before) - (statistics if freeze == "norm" else set())
+
+
+# Batches of one image
+
+
+@pytest.mark.parametrize(
+    ("knobs", "size", "refused"),
+    [
+        ({}, 32, True),
+        ({"freeze": "norm"}, 32, False),
+        ({"freeze": "backbone"}, 32, False),
+        ({"freeze": "norm", "frozen_epochs": 1}, 32, True),  # in its second epoch
+        ({}, 64, False),  # four pixels are left
+        ({"image_sizes": (32, 64)}, 64, True),
+    ],
+)
+def test_one_image_at_a_time_is_refused_where_norms_cannot_learn(knobs: dict, size: int, refused: bool):
+    config = TrainConfig(epochs=2, batch_size=1, accumulate=4, lr=0.01, **knobs)
+    training = start(config, 8, name="resnet10t", image_size=size)
+    before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+    with pytest.raises(UserError, match=r"train\.batch_size.*train\.freeze norm") if refused else nullcontext():
+        loop.check_lone_image(training)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in training.model.state_dict().items())
 
 
 # The moving average
