@@ -53,7 +53,7 @@ class Predictions:
             raise UserError(f"{path}: not a file of predictions ({error}); remove it and make it again") from None
         if not np.isfinite(predictions.logits).all():
             row = int(np.flatnonzero(~np.isfinite(predictions.logits).all(axis=1))[0])
-            raise UserError(f"{path}: row {str(predictions.ids[row])!r} holds NaN or infinity")
+            raise UserError(f"{path}: id {str(predictions.ids[row])!r} holds NaN or infinity")
         return predictions
 
 

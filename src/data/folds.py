@@ -73,10 +73,10 @@ def write_folds(table: pd.DataFrame, path: Path) -> str:
 def read_folds(path: Path) -> pd.DataFrame:
     """folds.csv as written: id, label, group str; fold int."""
     table = read_csv(path, COLUMNS)
-    bad = table[~table["fold"].str.fullmatch(r"\d+")]
+    bad = table[~table["fold"].str.fullmatch(r"[0-9]{1,9}")]
     if len(bad):
-        raise UserError(f"{path}: row {bad.index[0] + 2}: fold {bad['fold'].iloc[0]!r} is not a number")
-    return table.astype({"fold": np.int64})
+        raise UserError(f"{path}: row {bad.index[0]}: fold {bad['fold'].iloc[0]!r} is not a number")
+    return table.astype({"fold": np.int64}).reset_index(drop=True)
 
 
 def _refuse_rare_classes(rows: pd.DataFrame, folds: int) -> None:
