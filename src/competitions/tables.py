@@ -3,79 +3,95 @@
 Ids and class names are strings throughout: read as numbers, Shopee's class "00" would turn into 0 and score nothing.
 """
 
-import os
 import re
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from src.competitions import sample
+from src.competitions.csv_file import read_csv
+from src.competitions.listing import listed_table, listing, prefix, why_no_rows
+from src.competitions.names import alike, natural, quoted, respelt, same_numbers, shorten
+from src.competitions.sample import submission_columns
 from src.config import CompetitionConfig
 from src.errors import UserError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jp2"})
+__all__ = ["listing", "natural", "prefix", "read_csv", "shorten", "submission_columns"]  # what others know by this name
+# Folders beside those of the classes that hold no class, unless it is configured as one.
+NO_CLASS = re.compile(r"(test(s|ing)?\d*|val(id|idation)?)([ _-]?(set|images?|data))?", re.IGNORECASE)
+
+Said = Callable[[str], None]
 
 
-def train_table(competition: CompetitionConfig, root: Path) -> pd.DataFrame:
-    """Training rows: id, path (relative to root), label (class name), group ("" where there are none); all str.
+def train_table(competition: CompetitionConfig, root: Path, said: Said = lambda _: None) -> pd.DataFrame:
+    """Training rows: id, path (as the table says), label (class name), group ("" where there are none); all str.
 
-    Raises UserError naming file and row for a missing column, an empty or doubled id, or a label outside the classes.
+    Labels are spelt as in `classes`, or else as in the sample, where they differ by ".0" alone; `said` is told. Raises
+    UserError naming file and row for a missing column, an empty or doubled id, or a label outside the classes.
     """
-    pattern = competition.train_images
-    if competition.train_csv is None:
-        table = _listed_table(root, pattern)
-        source = root / prefix(pattern)
-    else:
-        source = root / competition.train_csv
-        columns = [competition.id_column, competition.label_column, *filter(None, [competition.group_column])]
-        csv = read_csv(source, columns)
-        table = pd.DataFrame({"id": csv[competition.id_column], "label": csv[competition.label_column]})
-        table["path"] = _paths(csv, pattern, competition, source)
-        table["group"] = csv[competition.group_column] if competition.group_column else ""
+    table, source = _listed_train(competition, root, said) if competition.train_csv is None else _train_csv(competition, root)
     if table.empty:
-        raise UserError(f"{source}: no training rows" + ("" if competition.train_csv else f": no file matches {pattern}"))
-    _check_ids(table["id"], source)
-    unlabelled = np.flatnonzero((table["label"] == "").to_numpy())
-    if len(unlabelled):
-        row = int(unlabelled[0])
-        raise UserError(f"{source}: row {row + 2}, id {table['id'][row]!r}: no label ({len(unlabelled)} such rows)")
+        raise UserError(f"{source}: no training rows")
+    _check_ids(table, source)
+    _check_labels(table, source)
+    table["label"] = _spelt(table["label"], source, competition, root, said)
     if competition.classes:
-        foreign = table[~table["label"].isin(competition.classes)]
-        if len(foreign):
-            row = foreign.iloc[0]
-            raise UserError(
-                f"{source}: row {foreign.index[0] + 2}, id {row['id']!r}: label {row['label']!r} is not among the "
-                f"{len(competition.classes)} classes {shorten(competition.classes)} ({len(foreign)} such rows)"
-            )
-    return table[["id", "path", "label", "group"]]
+        _check_known(table, competition.classes, source)
+    return table[["id", "path", "label", "group"]].reset_index(drop=True)
 
 
-def test_table(competition: CompetitionConfig, root: Path) -> pd.DataFrame:
-    """Test rows: id, path (relative to root); all str. In the order of the sample submission, where there is one."""
+def test_table(competition: CompetitionConfig, root: Path, said: Said = lambda _: None) -> pd.DataFrame:  # noqa: PT028
+    """Test rows: id, path (as the table says); all str. The sample submission's rows in its order, where there is one.
+
+    `said` is told where the sample and the table have different rows.
+    """
     pattern = competition.test_images
     if competition.test_csv is None:
-        table = _listed_table(root, pattern)
+        table = listed_table(root, pattern, prefix(competition.train_images), said)
         source = root / prefix(pattern)
     else:
         source = root / competition.test_csv
         csv = read_csv(source, [competition.id_column])
         table = pd.DataFrame({"id": csv[competition.id_column], "path": _paths(csv, pattern, competition, source)})
-    _check_ids(table["id"], source)
-    sample = root / competition.sample_csv if competition.sample_csv else None
-    if sample is not None and sample.is_file():
-        table = _in_the_samples_order(table, sample, competition)
+    _check_ids(table, source)
+    path = sample.find(competition, root)
+    if path is not None:
+        table = _as_the_sample(table, path, competition, said)
     return table[["id", "path"]].reset_index(drop=True)
 
 
-def truth(competition: CompetitionConfig, root: Path) -> pd.DataFrame | None:
-    """id and label of the test rows whose label is known, by a solution_csv or by {label} in test_images; none: unknown."""
+def truth(competition: CompetitionConfig, root: Path, classes: tuple[str, ...]) -> pd.DataFrame | None:
+    """id and label, one of `classes`, of the test rows whose label is known, by a solution_csv or by {label} in test_images.
+
+    None: unknown, as where the folders of test images aren't the classes. Raises UserError for a row of the solution whose
+    label is neither a class nor what the submission writes for one.
+    """
     if competition.test_csv is None and "{label}" in competition.test_images:
-        return _listed_table(root, competition.test_images)[["id", "label"]]
+        table = listed_table(root, competition.test_images, prefix(competition.train_images))[["id", "label"]]
+        return table if table["label"].isin(classes).all() else None
     if competition.solution_csv is None or not (root / competition.solution_csv).is_file():
         return None
-    columns = {competition.id_column: "id", competition.label_column: "label"}
-    return read_csv(root / competition.solution_csv, list(columns)).rename(columns=columns)[["id", "label"]]
+    source, columns = root / competition.solution_csv, {competition.id_column: "id", competition.label_column: "label"}
+    table = read_csv(source, list(columns)).rename(columns=columns)[["id", "label"]]
+    written = dict(zip(competition.submission_labels, classes, strict=False))
+    _check_ids(table, source)
+    given = set(table["label"]) - set(classes)
+    table["label"] = _replaced(
+        table["label"], {name: written[name] for name in given & written.keys()} | same_numbers(given, classes)
+    )
+    _check_known(table, classes, source)
+    return table.reset_index(drop=True)
+
+
+def unscored(competition: CompetitionConfig, root: Path, classes: tuple[str, ...]) -> str | None:
+    """A line where labels of the test rows are there and can't be used. Raises UserError as `truth` does."""
+    if truth(competition, root, classes) is not None or competition.test_csv or "{label}" not in competition.test_images:
+        return None
+    table = listed_table(root, competition.test_images, prefix(competition.train_images))
+    foreign = sorted(set(table["label"]) - set(classes), key=natural)
+    return f"{root}: the test images lie under {shorten(foreign)}, which is no class: they aren't scored" if foreign else None
 
 
 def class_names(competition: CompetitionConfig, train: pd.DataFrame) -> tuple[str, ...]:
@@ -83,86 +99,54 @@ def class_names(competition: CompetitionConfig, train: pd.DataFrame) -> tuple[st
     return competition.classes or tuple(sorted(train["label"].unique(), key=natural))
 
 
-def class_indices(labels: pd.Series, classes: tuple[str, ...]) -> np.ndarray:
-    """(n,) int64: each label's place among the classes, which is its logit's."""
-    return labels.map({name: i for i, name in enumerate(classes)}).to_numpy(dtype=np.int64, copy=True)
+def class_indices(labels: pd.Series, classes: tuple[str, ...], source: object = "labels") -> np.ndarray:
+    """(n,) int64: each label's place among the classes, which is its logit's; "7" is found as "7.0" and the other way round.
+
+    Raises UserError naming the first label that is no class, with its id where these are the index, and `source`.
+    """
+    places = {name: i for i, name in enumerate(classes)}
+    twins = same_numbers(labels.unique(), classes)
+    found = labels.map(places | {label: places[twin] for label, twin in twins.items()})
+    foreign = np.flatnonzero(found.isna())
+    if len(foreign):
+        label, id = labels.iloc[foreign[0]], labels.index[foreign[0]]
+        where = f"id {quoted(id)}: " if isinstance(id, str) else ""
+        said = f"{where}label {quoted(str(label))} is not among the {len(classes)} classes {shorten(classes)}"
+        raise UserError(f"{source}: {said} ({len(foreign)} such rows)")
+    return found.to_numpy(dtype=np.int64, copy=True)
 
 
-def submission_columns(competition: CompetitionConfig, classes: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The submission's header: as configured, or the table's own id and label columns (or the classes)."""
-    if competition.submission_columns:
-        return competition.submission_columns
-    values = classes if competition.submission_values == "probabilities" else (competition.label_column,)
-    return (competition.id_column, *values)
+def renamed(classes: tuple[str, ...], now: tuple[str, ...]) -> tuple[str, ...]:
+    """Classes as an older run knows them, in today's spelling: "0.0" → "0"."""
+    twins = same_numbers(classes, now)
+    return tuple(twins.get(name, name) for name in classes)
 
 
-def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
-    """A CSV as strings, nothing taken for a missing value. Raises UserError for an absent file or column."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            # index_col=False: where rows have a field more than the header, pandas would take the ids for row names.
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
-    except pd.errors.ParserWarning:
-        raise UserError(f"{path}: not a readable CSV: rows have more fields than the header") from None
-    except OSError as error:
-        said = "no such file" if isinstance(error, FileNotFoundError) else f"can't be read: {error.strerror or error}"
-        raise UserError(f"{path}: {said}") from None
-    except ValueError as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
-        raise UserError(f"{path}: not a readable CSV: {' '.join(str(error).split())}") from None
-    absent = [column for column in columns if column not in table.columns]
-    if absent:
-        raise UserError(f"{path}: column {absent[0]!r} is missing; the file has {', '.join(map(repr, table.columns))}")
-    return table
+def _train_csv(competition: CompetitionConfig, root: Path) -> tuple[pd.DataFrame, Path]:
+    source = root / competition.train_csv
+    columns = [competition.id_column, competition.label_column, *filter(None, [competition.group_column])]
+    csv = read_csv(source, columns)
+    table = pd.DataFrame({"id": csv[competition.id_column], "label": csv[competition.label_column]})
+    table["path"] = _paths(csv, competition.train_images, competition, source)
+    table["group"] = csv[competition.group_column] if competition.group_column else ""
+    return table, source
 
 
-def listing(root: Path, pattern: str) -> list[str]:
-    """All image files below the fixed part of a pattern, relative to root with forward slashes, in natural order."""
-    found = []
-    for folder, _, names in os.walk(root / prefix(pattern), followlinks=True):
-        relative = Path(folder).relative_to(root).as_posix()
-        found += [f"{relative}/{name}" for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
-    return sorted((path.removeprefix("./") for path in found), key=natural)
-
-
-def prefix(pattern: str) -> str:
-    """The folder that a pattern surely lies in: "train/train/{label}/{id}" → "train/train"."""
-    return pattern.partition("{")[0].rpartition("/")[0]
-
-
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """A sort key under which 2 comes before 10. No two names have the same: 01 and 1 stand in one order everywhere."""
-    parts = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
-    return [*parts, (-1, 0, name)]
-
-
-def shorten(names: list[str] | tuple[str, ...] | np.ndarray, most: int = 6) -> str:
-    """The first few names and how many more there are."""
-    names = list(names)
-    return ", ".join(map(str, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _listed_table(root: Path, pattern: str) -> pd.DataFrame:
-    """Rows from the files alone. The id is what {id} matched, or else all that the pattern leaves open: "cat.0"."""
-    named: set[str] = set()
-
-    def group(match: re.Match) -> str:
-        name = match[1]
-        if name in named:
-            return f"(?P={name})"
-        named.add(name)
-        return f"(?P<{name}>[^/]+?)"
-
-    parts = re.split(r"(\{\w+\})", pattern)
-    regex = "".join(re.sub(r"\{(\w+)\}", group, part) if part.startswith("{") else re.escape(part) for part in parts)
-    rest = re.compile(f"{re.escape(pattern.partition('{')[0])}(.*){re.escape(pattern.rpartition('}')[2])}")
-    rows = []
-    for path in listing(root, pattern):
-        match = re.fullmatch(regex, path)
-        if match:
-            fields = match.groupdict()
-            rows.append((fields.get("id") or rest.fullmatch(path)[1], path, fields.get("label", ""), ""))
-    return pd.DataFrame(rows, columns=["id", "path", "label", "group"], dtype=str)
+def _listed_train(competition: CompetitionConfig, root: Path, said: Said) -> tuple[pd.DataFrame, Path]:
+    """The files themselves as the table, without those of the test images' folder."""
+    pattern, without = competition.train_images, prefix(competition.test_images)
+    source = root / prefix(pattern)
+    table = listed_table(root, pattern, without, said)
+    if table.empty:
+        raise UserError(f"{source}: no training images: {why_no_rows(root, pattern, without)}")
+    odd = sorted({label for label in table["label"] if NO_CLASS.fullmatch(label)} - set(competition.classes))
+    if odd:
+        count = int(table["label"].isin(odd).sum())
+        raise UserError(
+            f"{source}: {shorten(odd)} would be a class, of {count:,} images: if they are test images, name them in "
+            "competition.test_images; if it is a class, list all in competition.classes; or else move it elsewhere"
+        )
+    return table.assign(group=""), source
 
 
 def _paths(csv: pd.DataFrame, pattern: str, competition: CompetitionConfig, source: Path) -> list[str]:
@@ -176,25 +160,84 @@ def _paths(csv: pd.DataFrame, pattern: str, competition: CompetitionConfig, sour
     return [template % values for values in zip(*(csv[column] for column in columns), strict=True)]
 
 
-def _check_ids(ids: pd.Series, source: Path) -> None:
-    empty = np.flatnonzero((ids == "").to_numpy())
+def _spelt(labels: pd.Series, source: Path, competition: CompetitionConfig, root: Path, said: Said) -> pd.Series:
+    """The labels in the spelling that the competition's own classes, or its sample, have of them."""
+    present = set(labels.unique())
+    if competition.classes:
+        names, by = same_numbers(present, competition.classes), "competition.classes"
+    elif competition.submission_values == "probability":
+        names, by = respelt(present, [competition.positive or ""]), "competition.positive"
+    else:
+        wanted, by = (None if competition.submission_labels else sample.labels(competition, root)) or ([], "")
+        names = respelt(present, wanted)
+    names = {label: name for label, name in names.items() if name != label}
+    if not names:
+        return labels
+    examples = shorten([f"{label} as {names[label]}" for label in sorted(names, key=natural)], 3)
+    said(f"{source}: labels are read as {by} spells them: {examples}")
+    return _replaced(labels, names)
+
+
+def _replaced(labels: pd.Series, names: dict[str, str]) -> pd.Series:
+    return labels.map(lambda label: names.get(label, label)) if names else labels
+
+
+def _row(index: pd.Index, place: int) -> str:
+    """Where a row of a CSV stands, in front of its id; "" where files are the table."""
+    return f"row {index[place]}, " if index.name == "row" else ""
+
+
+def _check_ids(table: pd.DataFrame, source: Path) -> None:
+    ids, index = table["id"], table.index
+    empty = np.flatnonzero(ids == "")
     if len(empty):
-        raise UserError(f"{source}: row {empty[0] + 2} has no id ({len(empty)} such rows)")
+        raise UserError(f"{source}: row {index[empty[0]]} has no id ({len(empty)} such rows)")
+    broken = np.flatnonzero(ids.str.contains("[\r\n]", regex=True))
+    if len(broken):
+        raise UserError(f"{source}: {_row(index, broken[0])}id {quoted(ids.iloc[broken[0]])} holds a line break")
     doubled = ids[ids.duplicated(keep=False)]
     if len(doubled):
-        rows = [int(i) + 2 for i in doubled.index[doubled == doubled.iloc[0]]]
+        rows = doubled.index[doubled == doubled.iloc[0]].tolist()
         raise UserError(
-            f"{source}: id {doubled.iloc[0]!r} stands {len(rows)} times, in rows {shorten(rows)} "
+            f"{source}: id {quoted(doubled.iloc[0])} stands {len(rows)} times, in rows {shorten(rows)} "
             f"({doubled.nunique()} ids are doubled)"
         )
 
 
-def _in_the_samples_order(table: pd.DataFrame, sample: Path, competition: CompetitionConfig) -> pd.DataFrame:
-    id_column = submission_columns(competition)[0]
-    ids = read_csv(sample, [id_column])[id_column]
-    _check_ids(ids, sample)
+def _check_labels(table: pd.DataFrame, source: Path) -> None:
+    broken = table["label"].str.contains("[\r\n]", regex=True)
+    for fault, wrong in (("no label", table["label"] == ""), ("a line break in its label", broken)):
+        if wrong.any():
+            place = int(np.flatnonzero(wrong)[0])
+            where = f"{_row(table.index, place)}id {quoted(table['id'].iloc[place])}"
+            raise UserError(f"{source}: {where}: {fault} ({int(wrong.sum())} such rows)")
+
+
+def _check_known(table: pd.DataFrame, classes: tuple[str, ...], source: Path) -> None:
+    foreign = np.flatnonzero(~table["label"].isin(classes))
+    if not len(foreign):
+        return
+    id, label = table[["id", "label"]].iloc[foreign[0]]
+    twin, such = alike([label], classes).get(label), "such rows" if table.index.name == "row" else "such images"
+    raise UserError(
+        f"{source}: {_row(table.index, foreign[0])}id {quoted(id)}: label {quoted(label)} is not among the "
+        f"{len(classes)} classes {shorten(classes)} ({len(foreign)} {such})" + (f"; is {quoted(twin)} meant?" if twin else "")
+    )
+
+
+def _as_the_sample(table: pd.DataFrame, path: Path, competition: CompetitionConfig, said: Said) -> pd.DataFrame:
+    """The sample's rows, each with the path that the table gives it."""
+    ids = sample.ids(path)
+    _check_ids(ids.to_frame("id"), path)
     known = table.set_index("id")["path"]
     # A sample row that the table lacks still needs a prediction: its image is looked for where the pattern says.
     pattern = competition.test_images.replace(f"{{{competition.id_column}}}", "{id}")
     paths = [known.get(id) or pattern.replace("{id}", id) for id in ids]
+    more, lacking = len(table) - int(table["id"].isin(ids).sum()), int((~ids.isin(table["id"])).sum())
+    source = competition.test_csv or "the test images"
+    if more:
+        said(f"{path}: only its {len(ids):,} rows are predicted: {more:,} of the {len(table):,} of {source} are not in it")
+    if lacking and competition.test_csv:
+        first = ids[~ids.isin(table["id"])].iloc[0]
+        said(f"{path}: {lacking:,} of its {len(ids):,} ids are not in {source}, the first is {quoted(first)}")
     return pd.DataFrame({"id": ids, "path": paths})

@@ -75,11 +75,11 @@ def read_folds(path: Path) -> pd.DataFrame:
     table = read_csv(path, COLUMNS)
     bad = table[~table["fold"].str.fullmatch("[0-9]{1,4}")]
     if len(bad):
-        raise UserError(f"{path}: row {bad.index[0] + 2}: fold {bad['fold'].iloc[0]!r} is not a number")
+        raise UserError(f"{path}: row {bad.index[0]}: fold {bad['fold'].iloc[0]!r} is not a number")
     twice = table[table["id"].duplicated()]
     if len(twice):
-        raise UserError(f"{path}: row {twice.index[0] + 2}: id {twice['id'].iloc[0]!r} stands twice")
-    return table.astype({"fold": np.int64})
+        raise UserError(f"{path}: row {twice.index[0]}: id {twice['id'].iloc[0]!r} stands twice")
+    return table.astype({"fold": np.int64}).reset_index(drop=True)
 
 
 def _refuse_rare_classes(rows: pd.DataFrame, folds: int) -> None:

@@ -50,7 +50,7 @@ class Images(Dataset):
             if image is None:
                 image = read(self.root / path, self.form)
         except ImageError as error:
-            return row, f"{error}; row {row}, id {str(self.ids[row])!r}"
+            return row, f"{error}; id {str(self.ids[row])!r}"
         if isinstance(self.draw, Form):
             return row, self.draw.of(image)
         return row, self.draw(image, epoch, str(self.ids[row]))

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from src.competitions import archive, digits, kaggle, tables, torchvision_data
+from src.competitions import archive, digits, kaggle, sample, tables, torchvision_data
+from src.competitions.listing import IMAGE_SUFFIXES, why_no_rows
+from src.competitions.names import quoted, shorten, shown
 from src.config import CompetitionConfig, Config
 from src.data import folds
+from src.data.places import Places
 from src.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,13 +46,19 @@ def prepare(config: Config, said: Callable[[str], None] = print) -> Prepared:
     """
     competition = config.competition
     root = _ready(config, said, competition.train_csv or f"{tables.prefix(competition.train_images) or '.'}/")
-    train = tables.train_table(competition, root)
-    notes: list[str] = []
-    train["found"] = _look_for_images(train, competition.train_images, root, "training", notes)
-    test = _test_table(competition, root, notes)
+    train = tables.train_table(competition, root, said)
     classes = tables.class_names(competition, train)
     if len(classes) < 2:
-        raise UserError(f"{root}: all {len(train):,} training rows are of one class, {classes[0]!r}; two are needed")
+        raise UserError(f"{root}: all {len(train):,} training rows are of one class, {quoted(classes[0])}; two are needed")
+    sample.check(competition, root, classes)
+    for line in (sample.doubt(competition, root, classes), tables.unscored(competition, root, classes)):
+        if line:
+            said(line)
+    notes: list[str] = []
+    places = Places(root)
+    train = _located(train, places, "training", notes)
+    test = _test_table(competition, places, notes, said)
+    notes += _unused(competition, root, train, test)
     counts = [_count("training", len(train), competition.expected_train)]
     counts += [_count("test", len(test), competition.expected_test)] if test is not None else []
     summary = f"{competition.name}: {', '.join(counts)}, in {root}"
@@ -63,8 +72,10 @@ def rows_to_predict(config: Config, said: Callable[[str], None] = print) -> tupl
     """
     competition = config.competition
     root = _ready(config, said, competition.test_csv or f"{tables.prefix(competition.test_images) or '.'}/")
+    if competition.submission_values != "probabilities" or competition.submission_columns:
+        sample.check_header(competition, root, sample.submission_columns(competition))
     notes: list[str] = []
-    test = _test_table(competition, root, notes)
+    test = _test_table(competition, Places(root), notes, said)
     for note in notes:
         said(note)
     if test is None:
@@ -88,9 +99,11 @@ def audited(config: Config, prepared: Prepared, said: Callable[[str], None] = pr
     from src.data.audit import audit  # here: it brings Pillow and a hash library that prediction doesn't need
 
     competition, root = config.competition, prepared.root
-    listed = {path for pattern in (competition.train_images, competition.test_images) for path in tables.listing(root, pattern)}
+    lying = {
+        path for pattern in (competition.train_images, competition.test_images) for path in listed(competition, root, pattern)
+    }
     folder = beside(prepared.root, competition)
-    result = audit(root, prepared.train, prepared.test, listed, folder / ".audit.npz", config.data.workers or None, said)
+    result = audit(root, prepared.train, prepared.test, lying, folder / ".audit.npz", config.data.workers or None, said)
     result.write(folder / "audit.csv")
     train = prepared.train.assign(group=result.groups)
     told = [line for line in result.summary() if line.split(":")[0].strip() not in ("missing", "orphan")]  # counted above
@@ -127,13 +140,9 @@ def _download(competition: CompetitionConfig, root: Path) -> None:
 
 def training_rows(config: Config, prepared: Prepared) -> pd.DataFrame:
     """The rows to train and validate on: id, path, label, group. Nothing is left out unless the configuration says so."""
-    rows, lost = prepared.train, int((~prepared.train["found"]).sum())
-    if lost and config.data.missing == "refuse":
-        first = rows[~rows["found"]].iloc[0]
-        raise UserError(
-            f"{lost:,} of {len(rows):,} training rows have no image, the first is id {first['id']!r}: "
-            f"{prepared.root / first['path']}; --data.missing drop leaves them out and uses the other {len(rows) - lost:,}"
-        )
+    rows = prepared.train
+    if config.data.missing == "refuse" and not rows["found"].all():
+        raise UserError(_missing(rows, prepared.root))
     rows = rows[rows["found"]].drop(columns="found")
     if prepared.audit is not None:
         rows = _apply_policies(config, prepared.audit, rows)
@@ -142,6 +151,22 @@ def training_rows(config: Config, prepared: Prepared) -> pd.DataFrame:
     if config.data.rows is not None and config.data.rows < len(rows):
         rows = _draw(rows, config.data.rows, config.data.seed)
     return rows.reset_index(drop=True)
+
+
+def _missing(rows: pd.DataFrame, root: Path) -> str:
+    """Why rows without an image are refused, and what to do: one that is only spelt otherwise must not be left out."""
+    lost, places = rows[~rows["found"]], Places(root)
+    near = next((place for place, path in enumerate(lost["path"]) if places.near(path)), None)
+    first = lost.iloc[near or 0]
+    said = (
+        f"{len(lost):,} of {len(rows):,} training rows have no image, the first is id {quoted(first['id'])}: "
+        f"{root / shown(first['path'])}{places.why(first['path'])}"
+    )
+    if near is not None:
+        return f"{said}; write the path as the file is named, in competition.train_images or in the table"
+    if len(lost) == len(rows):
+        return f"{said}; do competition.train_images and the table say where the images are?"
+    return f"{said}; --data.missing drop leaves them out and uses the other {len(rows) - len(lost):,}"
 
 
 def beside(root: Path, competition: CompetitionConfig) -> Path:
@@ -158,12 +183,20 @@ def _apply_policies(config: Config, audit: "Audit", rows: pd.DataFrame) -> pd.Da
         if policies.get(kind) == "refuse":
             first = found.iloc[0]
             raise UserError(
-                f"{len(found):,} training rows are {kind}, the first is id {first['id']!r}, {first['path']}: "
-                f"{first['detail']}; "
+                f"{len(found):,} training rows are {kind}, the first is id {quoted(first['id'])}, {shown(first['path'])}: "
+                f"{first['detail']}{_unknown_format(first['path'], kind)}; "
                 f"--data.policy {kind}=drop leaves them out, audit.csv beside the data lists them"
             )
     dropped = findings[findings["kind"].map(policies) == "drop"]
     return rows[~rows["id"].isin(dropped["id"])]
+
+
+def _unknown_format(path: str, kind: str) -> str:
+    """The reason, where it is the format's: the decoder reads no .npy and no .dcm, however sound the file is."""
+    suffix = os.path.splitext(path)[1].lower()
+    if kind not in ("not_an_image", "unreadable") or suffix in IMAGE_SUFFIXES:
+        return ""
+    return f"; OpenCV reads no {suffix} files of this kind: write them as PNG" if suffix else ""
 
 
 def _draw_findings(config: Config, prepared: Prepared, said: Callable[[str], None]) -> None:
@@ -252,30 +285,52 @@ def _how_to_get(config: Config, root: Path, absent: str) -> str:
     return f"{where} Get them with `python prepare.py --config … --download`, or from {url}; or name their folder (--data.root)"
 
 
-def _test_table(competition: CompetitionConfig, root: Path, notes: list[str]) -> pd.DataFrame | None:
+def _test_table(
+    competition: CompetitionConfig, places: Places, notes: list[str], said: Callable[[str], None]
+) -> pd.DataFrame | None:
+    root = places.root
     if competition.test_csv is not None and not (root / competition.test_csv).is_file():
         notes.append(f"no test rows: {root / competition.test_csv} is not there; train.py doesn't need it, predict.py does")
         return None
-    test = tables.test_table(competition, root)
-    if test.empty:
-        notes.append(f"no test rows: no file matches {root / competition.test_images}")
-        return None
-    test["found"] = _look_for_images(test, competition.test_images, root, "test", notes)
-    return test
+    test = tables.test_table(competition, root, said)
+    if test.empty and competition.test_csv:
+        notes.append(f"no test rows: {root / competition.test_csv} has none")
+    elif test.empty:
+        pattern = competition.test_images
+        why = why_no_rows(root, pattern, tables.prefix(competition.train_images))
+        notes.append(f"no test rows: {why.replace(pattern, str(root / pattern), 1)}")
+    return None if test.empty else _located(test, places, "test", notes)
 
 
-def _look_for_images(table: pd.DataFrame, pattern: str, root: Path, part: str, notes: list[str]) -> pd.Series:
-    """Which rows have their image; notes on rows without image and images without row. One walk, not a stat per row."""
-    present = set(tables.listing(root, pattern))
-    found = table["path"].isin(present)
+def _located(table: pd.DataFrame, places: Places, part: str, notes: list[str]) -> pd.DataFrame:
+    """The table with the paths that its images really have, and which rows have one: found; a note where some haven't."""
+    paths = [places.find(path) for path in table["path"]]
+    found = pd.Series([path is not None for path in paths], table.index, dtype=bool)
     if not found.all():
-        notes.append(
-            f"{(~found).sum():,} of {len(table):,} {part} rows have no image, the first is {table['path'][~found].iloc[0]}"
-        )
-    extra = sorted(present - set(table["path"]))
-    if extra:
-        notes.append(f"{len(extra):,} {part} images have no row, the first is {extra[0]}; they are not used")
-    return found
+        first = table["path"][~found].iloc[0]
+        where = f"the first is {shown(first)}{places.why(first)}"
+        notes.append(f"{(~found).sum():,} of {len(table):,} {part} rows have no image, {where}")
+    return table.assign(path=[path or given for path, given in zip(paths, table["path"], strict=True)], found=found)
+
+
+def _unused(competition: CompetitionConfig, root: Path, train: pd.DataFrame, test: pd.DataFrame | None) -> list[str]:
+    """Notes on images that lie where a part's images do, and that no row has."""
+    used = set(train["path"]) | (set() if test is None else set(test["path"]))
+    notes, parts = [], (("training", competition.train_images, competition.train_csv),)
+    parts += (("test", competition.test_images, competition.test_csv or sample.find(competition, root)),)
+    for part, pattern, table in parts:
+        extra = sorted(set(listed(competition, root, pattern)) - used)
+        used.update(extra)
+        if extra:
+            what = "have no row" if table else f"don't match {pattern}"
+            notes.append(f"{len(extra):,} {part} images {what}, the first is {shown(extra[0])}; they are not used")
+    return notes
+
+
+def listed(competition: CompetitionConfig, root: Path, pattern: str) -> list[str]:
+    """The images that lie where one part's do, without those in the other part's folder."""
+    other = competition.test_images if pattern == competition.train_images else competition.train_images
+    return tables.listing(root, pattern, tables.prefix(other))
 
 
 def _count(part: str, rows: int, expected: int | None) -> str:
@@ -286,9 +341,9 @@ def _count(part: str, rows: int, expected: int | None) -> str:
 def _describe_classes(train: pd.DataFrame, classes: tuple[str, ...]) -> str:
     counts = train["label"].value_counts().reindex(list(classes), fill_value=0)
     if len(classes) <= 10:
-        return "classes: " + ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        return "classes: " + shorten([f"{shown(name)} {count:,}" for name, count in counts.items()], 10)
     few, many = counts.idxmin(), counts.idxmax()
-    return f"{len(classes)} classes, from {counts[few]:,} rows ({few}) to {counts[many]:,} ({many})"
+    return f"{len(classes)} classes, from {counts[few]:,} rows ({shown(few)}) to {counts[many]:,} ({shown(many)})"
 
 
 def _draw(rows: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:

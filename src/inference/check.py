@@ -32,7 +32,7 @@ def check_file(path: Path, config: Config, run: Run | None = None, said: Callabl
     faults = submission.check(path, competition, prepared.classes, ids)
     warnings = [ledger.altered(path)]
     if not faults:
-        table = read_csv(path, [])
+        table = read_csv(path, []).reset_index(drop=True)
         faults = _implausible(table, competition, run)
         warnings += [] if faults else [_unusual(table, competition, prepared, run), plausibility.certain(table, competition)]
     if competition.expected_test not in (None, len(ids)):

@@ -21,8 +21,8 @@ def numbers(table: pd.DataFrame, competition: CompetitionConfig, classes: tuple[
     """A submission's values as (n, columns) float64: a label as 1 in its class's column and 0 in the others."""
     if competition.submission_values != "label":
         return table.iloc[:, 1:].to_numpy(dtype=np.float64)
-    written = pd.Index(submission.labels_written(competition, classes))
-    return np.eye(len(written))[written.get_indexer(table.iloc[:, 1])]
+    written = submission.labels_written(competition, classes)
+    return np.eye(len(written))[class_indices(table.iloc[:, 1], written, "submission")]
 
 
 def constant(table: pd.DataFrame) -> str | None:

@@ -5,7 +5,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from src.competitions.predictions import Predictions, mean
-from src.competitions.tables import class_indices, shorten
+from src.competitions.tables import class_indices, renamed, shorten
 from src.config import Config
 from src.data import prepare
 from src.errors import UserError
@@ -66,6 +66,7 @@ def predict_run(run: Run, config: Config, partial: bool, said: Callable[[str], N
     said(f"{run.path}: folds {', '.join(trained)}; views: {names}; {len(test):,} test rows")
     plan = Plan(run, config, prepared, test, views, choose_device(config.train.device))
     tested = mean([_predict_fold(plan, fold, said) for fold in trained])
+    tested = replace(tested, classes=renamed(tested.classes, prepared.classes))
     path = Path("submissions") / (f"{run.name}.partial.csv" if partial else f"{run.name}.csv")
     table = submission.make(config.competition, tested)
     submission.write(table, path, config.competition, tested.classes, test["id"].tolist())
@@ -195,7 +196,7 @@ def _say_scores(
             said(f"OOF without TTA {before}")
         said(f"OOF {cv}")
         tracker.summarize(before.summary() | {f"oof_tta_{metric}": cv.oof})
-    share = "the test rows that have an image" if partial else "every test row, in the sample's order"
+    share = "the test rows that have an image" if partial else submission.extent(competition, plan.prepared.root)
     said(f"{path}: {len(tested.ids):,} rows, {share}{'; PARTIAL: Kaggle would refuse it' if partial else '; valid'}")
     tracker.log_artifact(f"{run.name}-submission", "submission", [path])
     if not partial and (scored := submission.score(competition, tested, plan.prepared.root)) is not None:

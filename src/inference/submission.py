@@ -8,8 +8,11 @@ import numpy as np
 import pandas as pd
 
 from src.competitions import metrics
+from src.competitions.csv_file import SIGNATURES
+from src.competitions.names import natural, quoted
 from src.competitions.predictions import Predictions
-from src.competitions.tables import class_indices, natural, submission_columns, truth
+from src.competitions.sample import find, submission_columns
+from src.competitions.tables import class_indices, truth
 from src.config import CompetitionConfig
 from src.errors import UserError
 from src.files import replacing
@@ -17,13 +20,7 @@ from src.files import replacing
 MOST_FAULTS = 20  # told one by one; the rest are counted
 SMALLEST = np.finfo(np.float64).tiny  # 2.2e-308: a number below it loses digits, and one below 5e-324 is read as 0
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-SIGNATURES = {
-    b"\xef\xbb\xbf": "starts with a byte order mark; save it as plain UTF-8",
-    b"\xff\xfe": "is UTF-16; save it as UTF-8",
-    b"\xfe\xff": "is UTF-16; save it as UTF-8",
-    b"PK\x03\x04": "is a zip archive or an Excel workbook; save it as a plain CSV",
-    b"\x1f\x8b": "is a gzip archive; unpack it",
-}
+BYTE_ORDER_MARK = {b"\xef\xbb\xbf": "starts with a byte order mark; save it as plain UTF-8"}
 
 
 class SubmissionError(UserError):
@@ -87,7 +84,7 @@ def check(path: Path, competition: CompetitionConfig, classes: tuple[str, ...], 
     columns = list(submission_columns(competition, classes))
     header, wrong = _cells(1, lines[0], columns)
     if header != columns or wrong:
-        return [f"row 1: the header is {lines[0]!r}, expected {','.join(columns)!r}"]
+        return [f"row 1: the header is {quoted(lines[0], 300)}, expected {quoted(','.join(columns), 300)}"]
     rows = {}
     for number, line in enumerate(lines[1:], 2):
         rows[number], wrong = _cells(number, line, columns)
@@ -108,12 +105,21 @@ def order_of(competition: CompetitionConfig) -> str:
     return competition.sample_csv or competition.test_csv or "the test images"
 
 
+def extent(competition: CompetitionConfig, root: Path) -> str:
+    """In words, of which rows the submission consists: the sample's, where it is there, which may be fewer than the test's."""
+    table = competition.sample_csv if find(competition, root) else competition.test_csv
+    return f"every row of {table}, in its order" if table else "a row for every test image"
+
+
 def score(competition: CompetitionConfig, predictions: Predictions, root: Path) -> tuple[float, int] | None:
     """The competition's metric on the test rows whose labels are known in its folder, and their number; none: unknown."""
-    known = truth(competition, root)
+    known = truth(competition, root, predictions.classes)
     if known is None:
         return None
-    labels = class_indices(known["label"], predictions.classes)
+    known = known[known["id"].isin(predictions.ids)]  # the sample may have but a part of them
+    if known.empty:
+        return None
+    labels = class_indices(known["label"], predictions.classes, root)
     predicted = predictions.of(known["id"].to_numpy(dtype=str))
     return metrics.score(competition.metric, labels, predicted.probabilities()), len(labels)
 
@@ -130,7 +136,7 @@ def expected(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> tupl
 
 
 def _fault_of_encoding(raw: bytes) -> str | None:
-    for signature, fault in SIGNATURES.items():
+    for signature, fault in (SIGNATURES | BYTE_ORDER_MARK).items():
         if raw.startswith(signature):
             return fault
     if not raw:

@@ -136,12 +136,7 @@ class Run:
                 f"{self.folds_csv()}: {known.isna().sum():,} of the {len(ids):,} predicted rows are not in it, the first is "
                 f"{str(known.index[known.isna()][0])!r}: restore the file, or train the run anew"
             )
-        if unknown := sorted(set(known) - set(classes)):
-            raise UserError(
-                f"{self.path}: its predictions have the classes {shorten(classes)}, but {self.folds_csv().name} has rows of "
-                f"{unknown[0]!r}: restore the file, or train the run anew"
-            )
-        return class_indices(known, classes)
+        return class_indices(known, classes, self.folds_csv())
 
 
 @dataclass(frozen=True)

@@ -79,8 +79,8 @@ def spoil(path: Path, **arrays: np.ndarray) -> None:
 @pytest.mark.parametrize(
     "arrays, said",
     [
-        ({"logits": np.array([[0, 0], [0, np.nan]])}, "row 'b' holds NaN or infinity"),
-        ({"logits": np.array([[0, np.inf], [0, 0]])}, "row 'a' holds NaN or infinity"),
+        ({"logits": np.array([[0, 0], [0, np.nan]])}, "id 'b' holds NaN or infinity"),
+        ({"logits": np.array([[0, np.inf], [0, 0]])}, "id 'a' holds NaN or infinity"),
         ({"logits": np.zeros((3, 2))}, "not a file of predictions"),
         ({"logits": None}, "not a file of predictions"),
         ({"ids": np.array(["a", "a"])}, "'a' stands twice among the ids"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.competitions import tables
+from src.competitions import sample, tables
 from src.config import CompetitionConfig, built_in
 from src.errors import UserError
 
@@ -162,13 +162,21 @@ def test_a_folder_without_a_matching_image_is_named_with_the_pattern(tmp_path, f
     touch(tmp_path, *files)
     with pytest.raises(UserError) as error:
         tables.train_table(LISTED, tmp_path)
-    assert str(error.value) == f"{tmp_path / 'train'}: no training rows: no file matches train/{{label}}/{{id}}.jpg"
+    assert str(error.value).startswith(f"{tmp_path / 'train'}: no training images: no file matches train/{{label}}/{{id}}.jpg")
+    assert " row" not in str(error.value)
 
 
-def test_one_id_in_two_class_folders_is_refused(tmp_path):
-    touch(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg")
-    with pytest.raises(UserError, match="id '1' stands 2 times"):
-        tables.train_table(LISTED, tmp_path)
+def test_one_name_in_two_class_folders_makes_ids_of_all_that_is_open(tmp_path):
+    touch(tmp_path, "train/cat/0001.jpg", "train/dog/0001.jpg", "train/dog/2.jpg")
+    said = []
+    table = tables.train_table(LISTED, tmp_path, said.append)
+    assert table["id"].tolist() == ["cat/0001", "dog/0001", "dog/2"]
+    assert len(said) == 1
+    assert "cat/0001" in said[0]
+    assert " row" not in said[0]
+    once = LISTED.model_copy(update={"train_images": "train/{label}_{id}.jpg"})
+    touch(tmp_path, "train/a_1.jpg", "train/b_1.jpg")
+    assert tables.train_table(once, tmp_path)["id"].tolist() == ["a_1", "b_1"]
 
 
 def test_a_folder_that_is_no_class_is_refused(tmp_path):
@@ -212,7 +220,7 @@ def test_a_sample_row_keeps_the_path_that_its_table_gives(tmp_path):
     "sample, said",
     [
         ("id,label\n1,0\n1,0\n", "sample_submission.csv: id '1' stands 2 times"),
-        ("key,label\n1,0\n", "sample_submission.csv: column 'id' is missing"),
+        ("key,label\n1,0\n", "sample_submission.csv: its header is 'key,label', and the submission's would be 'id,label'"),
         ("id,label\n,0\n", "sample_submission.csv: row 2 has no id"),
     ],
 )
@@ -220,6 +228,7 @@ def test_a_wrong_sample_submission_is_named(tmp_path, sample, said):
     touch(tmp_path, "test/1.jpg")
     (tmp_path / "sample_submission.csv").write_text(sample)
     with pytest.raises(UserError, match=re.escape(said)):
+        sample.check(built_in("dogs_vs_cats"), tmp_path, ("cat", "dog"))
         tables.test_table(built_in("dogs_vs_cats"), tmp_path)
 
 
@@ -234,17 +243,17 @@ def test_shopees_placeholder_category_of_the_test_rows_is_not_taken_for_a_class(
 def test_known_test_labels_come_from_the_solution_or_from_the_test_rows_own_paths(tmp_path):
     (tmp_path / "solution.csv").write_text("id,label,usage\n07,cat,Public\n1,dog,Private\n")
     solved = competition(test_csv="test.csv", solution_csv="solution.csv")
-    assert tables.truth(solved, tmp_path).to_dict("list") == {"id": ["07", "1"], "label": ["cat", "dog"]}
+    assert tables.truth(solved, tmp_path, ("cat", "dog")).to_dict("list") == {"id": ["07", "1"], "label": ["cat", "dog"]}
     touch(tmp_path, "test/dog/2.jpg", "test/cat/10.jpg", "test/cat/3.jpg")
     listed = competition(test_csv=None, test_images="test/{label}/{number}.jpg")
-    truth = tables.truth(listed, tmp_path)
+    truth = tables.truth(listed, tmp_path, ("cat", "dog"))
     assert dict(zip(truth["id"], truth["label"], strict=True)) == {"cat/3": "cat", "cat/10": "cat", "dog/2": "dog"}
     assert truth["id"].tolist() == tables.test_table(listed, tmp_path)["id"].tolist()
 
 
 @pytest.mark.parametrize("fields", [{"test_csv": "test.csv"}, {"test_csv": "test.csv", "solution_csv": "absent.csv"}])
 def test_where_kaggle_alone_knows_the_test_labels_there_is_no_truth(tmp_path, fields):
-    assert tables.truth(competition(**fields), tmp_path) is None
+    assert tables.truth(competition(**fields), tmp_path, ("0", "1")) is None
 
 
 @pytest.mark.parametrize(

@@ -244,8 +244,8 @@ def test_rows_without_image_and_images_without_row_are_counted_and_named(workpla
     found, _ = prepared(config("shopee"))
     assert found.notes[2:] == (
         "1 of 6 training rows have no image, the first is train/train/train/00/000.jpg",
-        "1 training images have no row, the first is train/train/train/01/stray.jpg; they are not used",
         "1 of 2 test rows have no image, the first is test/test/test/t2.jpg",
+        "1 training images have no row, the first is train/train/train/01/stray.jpg; they are not used",
         "1 test images have no row, the first is test/test/test/stray.jpg; they are not used",
     )
     assert found.train["found"].tolist() == [False] + [True] * 5
