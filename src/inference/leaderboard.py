@@ -8,7 +8,7 @@ from pathlib import Path
 
 from src.competitions import kaggle
 from src.config import Config
-from src.errors import UserError
+from src.errors import UserError, command
 from src.files import replacing, sha256
 from src.inference import check, ledger
 from src.training import tracking
@@ -34,7 +34,7 @@ def submit(run: Run, config: Config, message: str, again: bool, said: Callable[[
     path, competition = submission_of(run), config.competition
     kaggle.slug_of(competition, "nothing can be handed in")
     if not path.is_file():
-        raise UserError(f"{path}: no such file; `python predict.py {run.path}` writes it")
+        raise UserError(f"{path}: no such file; {command('predict.py', run.path)} writes it")
     rows = check.check_file(path, config, run, said)
     if competition.expected_test not in (None, rows):
         raise UserError(f"{path} is for the {rows:,} test rows that are here; Kaggle wants all {competition.expected_test:,}")
@@ -42,7 +42,7 @@ def submit(run: Run, config: Config, message: str, again: bool, said: Callable[[
     with ledger.handing_in(path, [run.name], again):
         kaggle.submit(competition, path, f"{message or run.name} {_tag(digest)}")
     said(f"{path}: handed in to {competition.slug}")
-    later = f"`python predict.py {run.path} --record {ASK}` asks again"
+    later = f"{command('predict.py', run.path, '--record', ASK)} asks again"
     try:
         for pause in PAUSES:
             time.sleep(pause)

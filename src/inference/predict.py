@@ -18,7 +18,7 @@ from src.competitions.predictions import Predictions, mean
 from src.competitions.tables import class_indices, shorten
 from src.config import Config
 from src.data import prepare
-from src.errors import UserError
+from src.errors import UserError, command
 from src.files import replacing, sha256
 from src.inference import check, ledger, paired, plausibility, submission, tta
 from src.inference.members import Member
@@ -53,9 +53,9 @@ def predict_run(run: Run, config: Config, partial: bool, said: Callable[[str], N
     views = tta.choose(config)
     trained = run.trained_folds()
     if not trained and Member(run.path).is_ensemble:
-        raise UserError(f"{run.path} is an ensemble, which ensemble.py makes and predicts: `{Member(run.path).command()}`")
+        raise UserError(f"{run.path} is an ensemble, which ensemble.py makes and predicts: {Member(run.path).command()}")
     if not trained:
-        raise UserError(f"{run.path} has no trained fold; `python train.py --name {run.name} --fold all` trains them")
+        raise UserError(f"{run.path} has no trained fold; {command('train.py', '--name', run.name, '--fold', 'all')} trains them")
     check_models(run, config, trained)
     for fold in trained:
         if run.epochs_done(fold) < config.train.epochs:

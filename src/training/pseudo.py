@@ -9,7 +9,7 @@ import pandas as pd
 from src.competitions.predictions import Predictions
 from src.config import Config
 from src.data.prepare import Prepared
-from src.errors import UserError
+from src.errors import UserError, command
 from src.files import sha256
 from src.training.run import Run
 
@@ -24,7 +24,7 @@ def taught_rows(teacher: Run, config: Config, fold: str, prepared: Prepared, fol
     key = "train.pseudo_labels"
     file = teacher.fold(fold) / "test.npz"
     if not file.is_file():
-        raise UserError(f"{key}: {file} is not there; train fold {fold} of that run, then `python predict.py {teacher.path}`")
+        raise UserError(f"{key}: {file} is not there; train fold {fold} of that run, then {command('predict.py', teacher.path)}")
     if sha256(teacher.folds_csv()) != folds_sha256:
         raise UserError(f"{key}: {teacher.path} has other folds: its models may have seen the rows that validate here")
     if prepared.test is None:
