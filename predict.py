@@ -20,7 +20,7 @@ class Flags:
     run: Positional[str] = ""
     """the run's folder, runs/NAME; before all options"""
     partial: FlagCreatePairsOff[bool] = False
-    """where test images are missing, write NAME.partial.csv with the rows that have one"""
+    """where test images are missing or unreadable, write NAME.partial.csv with the other rows"""
     check: str | None = None
     """only check this submission file, with a run also against its predictions; exit status 1 and a line for each fault"""
     config: str | None = None

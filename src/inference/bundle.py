@@ -17,6 +17,7 @@ from src.config import REPOSITORY, Config
 from src.data import folds
 from src.errors import UserError, command
 from src.files import sha256
+from src.inference import unseen
 from src.inference.predict import check_models
 from src.models import backbone
 from src.training.run import Run, cross_validation
@@ -76,6 +77,7 @@ def make(run: Run, config: Config, folder: Path, user: str | None = None, said: 
         made_with = configuration.read_yaml(run.path / "config.yaml").get("made_with")
         made_with = made_with if isinstance(made_with, dict) else {}
         (partial / "config.yaml").write_text(configuration.dump(_elsewhere(config), made_with=made_with), encoding="utf-8")
+        _write_prior(partial, run, trained)
         _write_for_kaggle(partial, run, config, owner)
         (partial / "README.md").write_text(_model_card(run, config, trained, made_with, owner), encoding="utf-8")
         kernels.write_checksums(partial)
@@ -113,6 +115,14 @@ def _write_code(folder: Path) -> None:
         shutil.copyfile(REPOSITORY / file, folder / file)
     shutil.copyfile(HERE / "kernel_requirements.txt", folder / "requirements.txt")
     shutil.copyfile(REPOSITORY / "LICENSE", folder / "LICENSE")
+
+
+def _write_prior(folder: Path, run: Run, trained: list[str]) -> None:
+    """prior.json, for predict.unreadable: each class's share of the training rows; folds.csv itself is the competition's."""
+    classes = backbone.read_card(run.fold(trained[0]) / "model.safetensors").classes
+    shares = unseen.shares(folds.read_folds(run.folds_csv())["label"], classes)
+    told = dict(zip(classes, shares.tolist(), strict=True))
+    (folder / "prior.json").write_text(kernels.as_json(told), encoding="utf-8")
 
 
 def _write_for_kaggle(folder: Path, run: Run, config: Config, owner: str) -> None:

@@ -112,10 +112,19 @@ def test_submissions_are_read_below_whatever_warning_stands_above(tmp_path, monk
         ("echo 'No module named kaggle' >&2; exit 1", "the kaggle client is not installed: pip install -r requirements.txt"),
         ("echo trace; echo ' no route to host ' >&2; exit 3", "the kaggle client failed: no route to host"),
         ("exit 3", "the kaggle client failed: exit status 3"),
-        ("echo '403 Client Error: Forbidden for url: x'; echo '403 - Forbidden - verify your phone'; exit 1", "verify your phone"),
-        ("echo 'requests.exceptions.HTTPError: 401 Client Error: x'; exit 1", "(Kaggle said: requests.exceptions.HTTPError: 401"),
+        (
+            "echo '403 Client Error: Forbidden for url: x'; echo '403 - Forbidden - verify your phone'; exit 1",
+            "verify your phone",
+        ),
+        (
+            "echo 'requests.exceptions.HTTPError: 401 Client Error: x'; exit 1",
+            "(Kaggle said: requests.exceptions.HTTPError: 401",
+        ),
         ("echo 'You must accept this competition'\\''s rules'; exit 1", f"https://www.kaggle.com/c/{SHOPEE.slug}/rules"),
-        ("echo 'Warning: outdated'; echo '404 Client Error: no such thing'; echo 'Warning: old' >&2; exit 1", "failed: 404 Client"),
+        (
+            "echo 'Warning: outdated'; echo '404 Client Error: no such thing'; echo 'Warning: old' >&2; exit 1",
+            "failed: 404 Client",
+        ),
     ],
 )
 def test_what_the_client_answers_is_told_in_one_line_with_the_remedy(tmp_path, monkeypatch, script, said):

@@ -127,8 +127,8 @@ def test_a_file_of_weights_goes_along_as_a_dataset_and_is_found_there(tmp_path: 
 
 
 HOSTILE = [
-    "'''\nimport os; os.system('touch pwned')\n'''", '"""', "it's", 'say "x"', "\\", "a\\'''", "$run ${config}", "\u2028", "</script>",
-    "`rm -rf`", "[x](y)", "#", "\r\n# pwned", "{label}", "%s", "nl\n", "日本 🐶",
+    "'''\nimport os; os.system('touch pwned')\n'''", '"""', "it's", 'say "x"', "\\", "a\\'''", "$run ${config}", "\u2028",
+    "</script>", "`rm -rf`", "[x](y)", "#", "\r\n# pwned", "{label}", "%s", "nl\n", "日本 🐶",
 ]  # fmt: skip
 
 
