@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from src import cli, config
-from src.errors import UserError
+from src.errors import UserError, command
 
 DEFAULT = "configs/digits/baseline.yaml"
 
@@ -20,7 +20,7 @@ class Flags:
     run: Positional[str] = ""
     """the run's folder, runs/NAME; before all options"""
     partial: FlagCreatePairsOff[bool] = False
-    """where test images are missing, write NAME.partial.csv with the rows that have one"""
+    """where test images are missing or unreadable, write NAME.partial.csv with the other rows"""
     check: str | None = None
     """only check this submission file, with a run also against its predictions; exit status 1 and a line for each fault"""
     config: str | None = None
@@ -72,7 +72,7 @@ def _refuse(flags: Flags, named: str | None, written: config.Config, knobs: conf
     if changed := config.differences(written.identity(), knobs.identity()):
         raise UserError(f"command line: fixed when the run was trained: {'; '.join(changed)}")
     if flags.run and not named:
-        raise UserError(f"the run's folder comes first, as in `python predict.py {flags.run} --check FILE`")
+        raise UserError(f"the run's folder comes first, as in {command('predict.py', flags.run, '--check', 'FILE')}")
     if not flags.run and asked != ["check"]:
         raise UserError("name a run's folder, as in `python predict.py runs/NAME`, or a file to --check")
     if len(asked) > 1:

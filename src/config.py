@@ -304,6 +304,9 @@ class PredictConfig(Section):
     )
     tta_mean: Literal["probabilities", "logits"] = knob("probabilities", "what is averaged over the views", identity=False)
     batch_size: int = knob(128, "images in a batch of validation and prediction", ge=1, identity=False)
+    unreadable: Literal["refuse", "prior"] = knob(
+        "refuse", "test rows without a picture that can be read: stop, or hand in the classes' shares for them", identity=False
+    )
 
     @field_validator("tta")
     @classmethod

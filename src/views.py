@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 CORNERS = ("centre", "top left", "top right", "bottom left", "bottom right")
 TURNING = ("hflip", "vflip", "turns")  # whether they keep the label is the competition's to say
 LARGEST = 4.0
+LONGEST, MOST = 200, 128  # characters of an expression, and views: each costs as much as predicting without TTA
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ def read_views(expression: str) -> tuple[View, ...]:
     Factors: identity; hflip and vflip, with and without; turns, the four quarter turns; scales(1.0, 1.15), the image larger or
     smaller; crops(1.15), centre and corners of an image so much larger. Raises ValueError for anything else.
     """
+    if len(expression) > LONGEST:
+        raise ValueError(f"{expression[:20]!r}…: {len(expression):,} characters; at most {LONGEST}")
     try:
         tree = ast.parse(expression.strip(), mode="eval").body
     except SyntaxError:
@@ -48,7 +51,14 @@ def read_views(expression: str) -> tuple[View, ...]:
     views = [IDENTITY]
     for factor in _factors(tree, expression):
         views = [seen for view in views for seen in _multiply(view, factor)]
+        if len(views) > MOST:
+            raise ValueError(f"{expression!r}: more than {MOST} views")
     return tuple(dict.fromkeys(views))
+
+
+def described(views: tuple[View, ...], mean: str) -> str:
+    """What predictions say of themselves: "identity, hflip; mean of probabilities"; a single view has no mean."""
+    return ", ".join(map(str, views)) + (f"; mean of {mean}" if len(views) > 1 else "")
 
 
 def keeping_views(label_preserving: tuple[str, ...]) -> tuple[View, ...]:

@@ -1,6 +1,7 @@
 """Runs whose predictions are planted: no training, no images, and the truth known on the test rows."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from scipy.special import softmax
 from src.competitions import metrics
 from src.competitions.predictions import Predictions
 from src.data import folds
+from src.files import sha256
 
 CLASSES = ("cat", "dog")
 TEST = 300
+VIEWS = "identity, hflip; mean of probabilities"
 
 
 def plant_competition(root: Path, rows: int = 600, metric: str = "log_loss", seed: int = 0) -> np.ndarray:
@@ -74,12 +77,14 @@ def plant_run(
         held = (table["fold"] == fold).to_numpy()
         oof = Predictions(table["id"].to_numpy(dtype=str)[held], seen[:rows][held], classes)
         oof.save(folder / "oof.npz")
-        if tta:
-            oof.save(folder / "oof_tta.npz")
-        if test:
-            Predictions(np.array([f"t{i}" for i in range(TEST)]), seen[rows:], classes).save(folder / "test.npz")
         labels = (table["label"][held] == CLASSES[1]).to_numpy().astype(np.int64)
         score = metrics.score(metric, labels, oof.probabilities())
         card = {"folds_sha256": digest, "scores": {f"val_{metric}": score}}
         save_file({"w": np.full(4, fold)}, folder / "model.safetensors", metadata={"card": json.dumps(card)})
+        made_by = {"views": VIEWS if tta else "identity", "model": sha256(folder / "model.safetensors")}
+        if tta:
+            replace(oof, **made_by).save(folder / "oof_tta.npz")
+        if test:
+            names = np.array([f"t{i}" for i in range(TEST)])
+            Predictions(names, seen[rows:], classes, **made_by).save(folder / "test.npz")
     return run

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,10 @@ from pathlib import Path
 from src.config import CompetitionConfig
 from src.errors import UserError
 
+# How the client tells an HTTP error: requests' status line, alone or at the end of a traceback, or Kaggle's own words below
+# it. Only the start of a line counts: a traceback's line numbers, a url or a file's name may hold 401 or 403 as well.
+STATUS = re.compile(r"^(?:[\w.]*HTTPError: )?(\d{3})(?: (?:Client|Server) Error\b| - )", re.MULTILINE)
+STATUS_ALONE = re.compile(r"(?:[\w.]*HTTPError: )?\d{3} (?:Client|Server) Error\b.*")
 TOKEN = "make one at https://www.kaggle.com/settings/api and save it as ~/.kaggle/access_token or in KAGGLE_API_TOKEN"
 
 
@@ -23,7 +28,7 @@ def submit(competition: CompetitionConfig, path: Path, message: str) -> None:
     """Hand in a submission file. Raises UserError as `download` does, and where Kaggle did not take it."""
     slug = slug_of(competition, "nothing can be handed in")
     told = _client(["competitions", "submit", "-c", slug, "-f", str(path), "-m", message], slug)
-    if "Could not" in told:  # a failed upload, which the client ends with status 0
+    if re.search("^Could not", told, re.MULTILINE):  # a failed upload, which the client ends with status 0
         raise UserError(f"{path} was not handed in: {_last_line(told)}")
 
 
@@ -50,21 +55,34 @@ def _client(arguments: list[str], slug: str) -> str:
     """What the client printed."""
     try:
         run = subprocess.run(
-            [sys.executable, "-m", "kaggle", *arguments], text=True, capture_output=True, stdin=subprocess.DEVNULL
-        )
+            [sys.executable, "-m", "kaggle", *arguments],
+            text=True, errors="replace", capture_output=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
     except OSError as error:
         raise UserError(f"the kaggle client can't be started: {error}") from None
     if run.returncode == 0:
         return run.stdout
-    said = f"{run.stdout}\n{run.stderr}"
-    if "No module named" in said:
-        raise UserError("the kaggle client is not installed: pip install -r requirements.txt")
-    if "Authentication required" in said or "401" in said:
-        raise UserError(f"no Kaggle token: {TOKEN}")
-    if "403" in said:
-        raise UserError(f"Kaggle refuses: accept the rules at https://www.kaggle.com/c/{slug}/rules with the token's account")
-    raise UserError(f"the kaggle client failed: {_last_line(said) or f'exit status {run.returncode}'}")
+    raise UserError(_refusal(f"{run.stdout}\n{run.stderr}", slug) or f"the kaggle client failed: exit status {run.returncode}")
+
+
+def _refusal(said: str, slug: str) -> str:
+    """What the client said and what to do about it, in one line; "" where it said nothing."""
+    last, statuses = _last_line(said), STATUS.findall(said)
+    status = statuses[-1] if statuses else ""
+    if re.search(r"No module named '?kaggle'?$", said, re.MULTILINE):
+        return "the kaggle client is not installed: pip install -r requirements.txt"
+    if re.search("^Authentication required", said, re.MULTILINE):
+        return f"no Kaggle token: {TOKEN}"
+    if status == "401":
+        return f"no Kaggle token: {TOKEN} (Kaggle said: {last})"
+    if (status == "403" and STATUS_ALONE.fullmatch(last)) or re.search(r"\baccept\b.*\brules\b", last):
+        rules = f"https://www.kaggle.com/c/{slug}/rules"
+        return f"Kaggle refuses: accept the rules at {rules} with the token's account (Kaggle said: {last})"
+    if status == "403":
+        return f"Kaggle refuses: {last}"
+    return last and f"the kaggle client failed: {last}"
 
 
 def _last_line(said: str) -> str:
-    return next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "")
+    lines = (line.strip() for line in reversed(said.splitlines()))
+    return next((line for line in lines if line and not line.startswith("Warning:")), "")

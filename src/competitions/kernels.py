@@ -5,16 +5,19 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from string import Template
 from typing import Any
 
+from src.competitions.tables import shorten
 from src.config import REPOSITORY, Config, TrackingConfig
 from src.errors import UserError
 from src.files import sha256
 
 CHECKSUMS = "checksums.sha256"
+MARK = ".written.json"  # of whole_folder: the files that it wrote, with their sha256
 METADATA = ("dataset-metadata.json", "kernel-metadata.json")  # read by the client, and not uploaded
 UNKNOWN_USER = "USERNAME"  # to be filled in by hand
 LONGEST_TITLE = 50  # and six at least: Kaggle's limits for a dataset's title and slug
@@ -74,6 +77,32 @@ def notebook(*cells: tuple[str, str]) -> str:
     return as_json({"cells": written, "metadata": {"kernelspec": kernelspec}, "nbformat": 4, "nbformat_minor": 5})
 
 
+def code(source: str, **values: Any) -> tuple[str, str]:
+    """A notebook's cell of code, each $name in it a Python literal: what a stranger's configuration says is never code."""
+    return "code", Template(source).substitute({name: literal(value) for name, value in values.items()})
+
+
+def literal(value: Any) -> str:
+    """A Python expression that gives `value`; a text of many lines as one literal a line."""
+    lines = value.splitlines(keepends=True) if isinstance(value, str) else []
+    return "(\n" + "".join(f"    {line!r}\n" for line in lines) + ")" if len(lines) > 1 else repr(value)
+
+
+def markdown(text: str) -> str:
+    """Any text on one line of Markdown, in a table too, showing the very characters."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", " ".join(text.split()))
+
+
+def markdown_code(text: str, between: str = "") -> str:
+    """Any text as code in Markdown: within a line, or with `between` ("yaml\\n") as a block, whatever backticks it holds."""
+    fence = "`" * max(3 if between else 1, 1 + max(map(len, re.findall("`+", text)), default=0))
+    if between:
+        return f"{fence}{between}{text}{fence}"
+    text = " ".join(text.split())
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
 def as_json(tree: dict[str, Any]) -> str:
     return json.dumps(tree, indent=1, ensure_ascii=False) + "\n"
 
@@ -102,31 +131,102 @@ def write_checksums(folder: Path) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path, mark: str) -> Iterator[Path]:
-    """A new folder to fill, renamed to `path` at the end; after an error `path` is as it was.
+def whole_folder(path: Path, kind: str, said: Callable[[str], None] = print) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of `path` at the end; after an error `path` is as it was.
 
-    Raises UserError where `path` is in use: only an empty folder is replaced, or an older one of the same kind, which has
-    a file `mark`.
+    MARK in it lists what was written. When a folder of the same `kind` is made again, only those files are replaced or
+    removed, and only where nobody changed them; whatever else lies there stays, and is named. Raises UserError, with
+    `path` untouched, where `path` is in use by something else, or another's file stands where one of ours belongs.
     """
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path}: there is a file of this name; name a folder")
-    if path.is_dir() and any(path.iterdir()) and not (path / mark).is_file():
-        raise UserError(f"{path}: the folder is not empty, and no older version of this; name another one")
-    path = path.resolve()
-    partial, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("partial", "old"))
+    ours = _unchanged(path, kind)
+    place = path.resolve()
+    partial, old = (place.with_name(f".{place.name}.{os.getpid()}.{end}") for end in ("partial", "old"))
     try:
         partial.mkdir(parents=True)
         yield partial
-        if path.exists():
-            os.replace(path, old)
-        os.replace(partial, path)
+        written = {file.relative_to(partial).as_posix(): sha256(file) for file in partial.rglob("*") if file.is_file()}
+        _refuse_to_overwrite(path, ours, written)
+        (partial / MARK).write_text(as_json({"kind": kind, "files": written}), encoding="utf-8")
+        left = _keep_others(place, ours, partial)
+        if place.exists():
+            os.replace(place, old)
+        os.replace(partial, place)
     except OSError as error:
         raise UserError(f"{path}: can't be written: {error.strerror or error}") from None
     finally:
-        if old.exists() and not path.exists():
-            os.replace(old, path)
+        if old.exists() and not place.exists():
+            os.replace(old, place)
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+    if left:
+        said(f"{path}: left as it was: {shorten(left)}")
+
+
+def _unchanged(path: Path, kind: str) -> set[str]:
+    """The files in `path` that an earlier call wrote and nobody changed since. Raises UserError for a folder in use."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: there is a file of this name; name a folder")
+    present = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
+    try:
+        mark = json.loads((path / MARK).read_text(encoding="utf-8"))
+        known, made = dict(mark["files"]), mark["kind"]
+    except (OSError, ValueError, KeyError, TypeError):  # no such file, or not ours
+        known, made = {}, None
+    if present and made != kind:
+        what = f"holds a {made}" if isinstance(made, str) else f"is not empty ({shorten(present)}), and {MARK} is not in it"
+        raise UserError(
+            f"{path}: the folder {what}: nothing in it is known to be an older {kind}; name an empty or a new folder, or move "
+            "these files away"
+        )
+    return {name for name, digest in known.items() if _is_file(path / name) and sha256(path / name) == digest} | {MARK}
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _refuse_to_overwrite(path: Path, ours: set[str], written: dict[str, str]) -> None:
+    """Raises UserError where something that is not ours stands in the way; a file of the very same bytes doesn't."""
+    blocked = []
+    for name, digest in written.items():
+        file = path / name
+        folders = [folder for folder in file.parents if folder != path and folder.is_relative_to(path)]
+        amiss = [folder for folder in folders if folder.is_symlink() or (folder.exists() and not folder.is_dir())]
+        if not amiss and os.path.lexists(file) and name not in ours and not (_is_file(file) and sha256(file) == digest):
+            amiss = [file]
+        blocked += [folder.relative_to(path).as_posix() for folder in amiss]
+    if blocked:
+        blocked = list(dict.fromkeys(blocked))
+        raise UserError(
+            f"{path}: {shorten(blocked)}: changed by hand, or not written by this command; move "
+            f"{'it' if len(blocked) == 1 else 'them'} away, or name another folder"
+        )
+
+
+def _keep_others(place: Path, ours: set[str], partial: Path) -> list[str]:
+    """Bring what is not ours from `place` into `partial`, by links, as wheels are large; returns what, by its first folder."""
+    left = []
+    for file in sorted(place.rglob("*")) if place.is_dir() else []:
+        name = file.relative_to(place)
+        if file.is_dir() and not file.is_symlink():
+            if any(file.iterdir()):
+                continue
+            (partial / name).mkdir(parents=True, exist_ok=True)
+        elif name.as_posix() not in ours and not (partial / name).exists():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            _link(file, partial / name)
+        else:
+            continue
+        left.append(name.parts[0])
+    return list(dict.fromkeys(left))
+
+
+def _link(file: Path, to: Path) -> None:
+    """The same file under another name, or where the disk has no such links, a copy."""
+    try:
+        os.link(file, to, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(file, to, follow_symlinks=False)
 
 
 def _saved_username() -> str | None:

@@ -1,6 +1,6 @@
 """Predictions always carry ids: nothing is ever matched by position or by the order of a folder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +9,22 @@ from scipy.special import softmax
 from src.errors import UserError
 from src.files import replacing
 
+MADE_BY = ("views", "model")  # absent from oof.npz and from what earlier versions wrote
+
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits of some rows. ids: (n,) str, unique; logits: (n, classes) float32; classes: names in the logits' order."""
+    """Logits of some rows. ids: (n,) str, unique; logits: (n, classes) float32; classes: names in the logits' order.
+
+    views: under which a model saw the rows, "identity, hflip; mean of probabilities"; model: the sha256 of its file. They
+    are kept with the logits, since a record beside them is of another file after an interruption. "": not known.
+    """
 
     ids: np.ndarray
     logits: np.ndarray
     classes: tuple[str, ...]
+    views: str = ""
+    model: str = ""
 
     def __post_init__(self) -> None:
         assert self.logits.shape == (len(self.ids), len(self.classes)), (self.logits.shape, len(self.ids), len(self.classes))
@@ -33,12 +41,16 @@ class Predictions:
         if absent:
             raise UserError(f"{len(absent)} of {len(ids)} rows have no prediction, the first is {str(absent[0])!r}")
         rows = np.array([order[id] for id in ids], dtype=np.int64)
-        return Predictions(self.ids[rows], self.logits[rows], self.classes)
+        return replace(self, ids=self.ids[rows], logits=self.logits[rows])
 
     def save(self, path: Path) -> None:
         with replacing(path) as partial, open(partial, "wb") as file:
             np.savez(
-                file, ids=self.ids.astype(str), logits=self.logits.astype(np.float32), classes=np.array(self.classes, dtype=str)
+                file,
+                ids=self.ids.astype(str),
+                logits=self.logits.astype(np.float32),
+                classes=np.array(self.classes, dtype=str),
+                **{name: np.array(text) for name in MADE_BY if (text := getattr(self, name))},
             )
 
     @staticmethod
@@ -47,13 +59,14 @@ class Predictions:
         try:
             with np.load(path, allow_pickle=False) as file:
                 ids, logits, classes = file["ids"], file["logits"], file["classes"]
+                made_by = {name: str(file[name]) for name in MADE_BY if name in file}
             _check(ids, logits, classes)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file") from None
         except Exception as error:  # zipfile, numpy and KeyError each have their own for a damaged file
             said = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"{path}: not a file of predictions ({said}); remove it and make it again") from None
-        return Predictions(ids, logits.astype(np.float32, copy=False), tuple(classes.tolist()))
+        return Predictions(ids, logits.astype(np.float32, copy=False), tuple(classes.tolist()), **made_by)
 
 
 def _check(ids: np.ndarray, logits: np.ndarray, classes: np.ndarray) -> None:

@@ -66,9 +66,9 @@ def prepare(config: Config, said: Callable[[str], None] = print) -> Prepared:
 
 
 def rows_to_predict(config: Config, said: Callable[[str], None] = print) -> tuple[Path, pd.DataFrame]:
-    """The test part alone, for a kernel that only predicts: the data's folder, and of every row id and path, in order.
+    """The test part alone, for a kernel that only predicts: the data's folder, and of every row id, path and found, in order.
 
-    Raises UserError where test files are missing, or a row has no image.
+    Raises UserError where test files are missing.
     """
     competition = config.competition
     root = _ready(config, said, competition.test_csv or f"{tables.prefix(competition.test_images) or '.'}/")
@@ -80,13 +80,11 @@ def rows_to_predict(config: Config, said: Callable[[str], None] = print) -> tupl
         said(note)
     if test is None:
         raise UserError(f"{root}: no test rows to predict")
-    if not test["found"].all():
-        raise UserError(f"{root}: {notes[0]}: Kaggle would refuse a submission without them")
     if competition.sample_csv and not (root / competition.sample_csv).is_file():
         said(f"{root / competition.sample_csv} is not there: the rows are those of {competition.test_csv or 'the test images'}")
     if competition.expected_test not in (None, len(test)):
         said(_count("test", len(test), competition.expected_test))
-    return root, test[["id", "path"]]
+    return root, test
 
 
 def audited(config: Config, prepared: Prepared, said: Callable[[str], None] = print) -> Prepared:

@@ -1,5 +1,6 @@
 """A run as one folder to upload to Kaggle: models, configuration, the code that predicts, checksums, card and notebook."""
 
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,9 @@ from src.competitions import kernels
 from src.competitions.tables import shorten
 from src.config import REPOSITORY, Config
 from src.data import folds
-from src.errors import UserError
+from src.errors import UserError, command
 from src.files import sha256
+from src.inference import unseen
 from src.inference.members import read_predicted
 from src.inference.predict import check_models
 from src.models import backbone
@@ -27,7 +29,7 @@ RECIPE = ("model", "data", "train")  # the knobs that the card lists where they 
 INTRODUCTION = """
 # $title
 
-Predicts with the models of the dataset `$dataset`, without internet, and writes submission.csv.
+Predicts with the models of the dataset $dataset, without internet, and writes submission.csv.
 """
 FIND = """
 import subprocess
@@ -36,9 +38,9 @@ import tempfile
 from pathlib import Path
 
 INPUT = Path("/kaggle/input")
-places = [INPUT / "$slug", *INPUT.glob("datasets/*/$slug")]
+places = [INPUT / $slug, *INPUT.glob("datasets/*/" + $slug)]
 bundle = next((place for place in places if (place / "predict.py").is_file()), None)
-assert bundle, "add the dataset $dataset to this notebook's input"
+assert bundle, "add the dataset " + $dataset + " to this notebook's input"
 """
 INSTALL = """
 wheels = sorted((bundle / "wheels").glob("*.whl"))  # brought along where the image's packages are too old
@@ -67,21 +69,25 @@ def make(run: Run, config: Config, folder: Path, user: str | None = None, said: 
     check_models(run, config, trained)
     _check_predicted(run, trained)
     owner = kernels.username(user)
-    with kernels.whole_folder(folder, mark=kernels.CHECKSUMS) as partial:
+    with kernels.whole_folder(folder, "bundle", said) as partial:
         _write_code(partial)
         for fold in trained:
             (partial / f"fold-{fold}").mkdir()
             shutil.copyfile(run.fold(fold) / "model.safetensors", partial / f"fold-{fold}" / "model.safetensors")
-        made_with = configuration.read_yaml(run.path / "config.yaml").get("made_with", {})
+        made_with = configuration.read_yaml(run.path / "config.yaml").get("made_with")
+        made_with = made_with if isinstance(made_with, dict) else {}
         (partial / "config.yaml").write_text(configuration.dump(_elsewhere(config), made_with=made_with), encoding="utf-8")
+        _write_prior(partial, run, trained)
         _write_for_kaggle(partial, run, config, owner)
         (partial / "README.md").write_text(_model_card(run, config, trained, made_with, owner), encoding="utf-8")
         kernels.write_checksums(partial)
         size = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file())
-    said(f"{folder}: {len(trained)} models, {size / 1e6:.1f} MB; `python {folder / 'predict.py'} --data FOLDER` predicts")
+    predictor = shlex.join(["python", str(folder / "predict.py")])
+    said(f"{folder}: {len(trained)} models, {size / 1e6:.1f} MB; `{predictor} --data FOLDER` predicts")
     if owner == kernels.UNKNOWN_USER:
         said(f"put your Kaggle name in place of {owner} in {' and '.join(kernels.METADATA)}, or name it with --kaggle_user")
-    said(f"kaggle datasets create -p {folder} --dir-mode zip && kaggle kernels push -p {folder}")
+    quoted = shlex.quote(str(folder))
+    said(f"kaggle datasets create -p {quoted} --dir-mode zip && kaggle kernels push -p {quoted}")
 
 
 def _check_predicted(run: Run, trained: list[str]) -> None:
@@ -91,7 +97,7 @@ def _check_predicted(run: Run, trained: list[str]) -> None:
         model = run.fold(fold) / "model.safetensors"
         if record.is_file() and read_predicted(record)["model_sha256"] != sha256(model):
             raise UserError(
-                f"{model} was altered after predict.py used it; `python predict.py {run.path}` predicts with it anew"
+                f"{model} was altered after predict.py used it; {command('predict.py', run.path)} predicts with it anew"
             )
 
 
@@ -111,13 +117,22 @@ def _write_code(folder: Path) -> None:
     shutil.copyfile(REPOSITORY / "LICENSE", folder / "LICENSE")
 
 
+def _write_prior(folder: Path, run: Run, trained: list[str]) -> None:
+    """prior.json, for predict.unreadable: each class's share of the training rows; folds.csv itself is the competition's."""
+    classes = backbone.read_card(run.fold(trained[0]) / "model.safetensors").classes
+    shares = unseen.shares(folds.read_folds(run.folds_csv())["label"], classes)
+    told = dict(zip(classes, shares.tolist(), strict=True))
+    (folder / "prior.json").write_text(kernels.as_json(told), encoding="utf-8")
+
+
 def _write_for_kaggle(folder: Path, run: Run, config: Config, owner: str) -> None:
     """The notebook and both metadata files."""
     dataset = kernels.dataset_metadata(owner, kernels.title(run.name, "bundle"))
     title = kernels.title(run.name, "predict")
-    names = {"title": title, "dataset": dataset["id"], "slug": kernels.slug(dataset["title"])}
-    cells = [("markdown", INTRODUCTION), ("code", FIND), ("code", INSTALL), ("code", PREDICT)]
-    notebook = kernels.notebook(*((kind, Template(source).substitute(names)) for kind, source in cells))
+    told = {"title": kernels.markdown(title), "dataset": kernels.markdown_code(dataset["id"])}
+    find = kernels.code(FIND, dataset=dataset["id"], slug=kernels.slug(dataset["title"]))
+    introduction = ("markdown", Template(INTRODUCTION).substitute(told))
+    notebook = kernels.notebook(introduction, find, kernels.code(INSTALL), kernels.code(PREDICT))
     kernel = kernels.kernel_metadata(owner, title, "predict.ipynb", config.competition.slug, (dataset["id"],))
     (folder / "predict.ipynb").write_text(notebook, encoding="utf-8")
     for name, tree in zip(kernels.METADATA, (dataset, kernel), strict=True):
@@ -129,17 +144,18 @@ def _model_card(run: Run, config: Config, trained: list[str], made_with: dict[st
     fill_in = f"\nPut your Kaggle name in place of {owner} in {' and '.join(kernels.METADATA)} first.\n"
     flattering = "\nThe best epoch was picked by these same rows (train.keep: best), which flatters the score.\n"
     return Template((HERE / "model_card.md").read_text(encoding="utf-8")).substitute(
-        title=kernels.title(run.name, "bundle"),
-        run=run.name,
-        competition=config.competition.name,
+        title=kernels.markdown(kernels.title(run.name, "bundle")),
+        run=kernels.markdown_code(run.name),
+        command=kernels.markdown_code(shlex.join(["python", "predict.py", f"runs/{run.name}", "--bundle", "FOLDER"])),
+        competition=kernels.markdown(config.competition.name),
         fill_in=fill_in if owner == kernels.UNKNOWN_USER else "",
-        backbone=f"`{card.name}`",
+        backbone=kernels.markdown_code(card.name),
         input=f"{card.input.size}×{card.input.size} pixels, mean {card.input.mean}, std {card.input.std}, resize {card.resize}",
-        classes=f"{len(card.classes)}: {shorten(card.classes, 10)}",
+        classes=f"{len(card.classes)}: {kernels.markdown(shorten(card.classes, 10))}",
         folds=", ".join(trained),
         views=", ".join(map(str, config.views())),
         mean=config.predict.tta_mean,
-        made_with=", ".join(f"{name} {version}" for name, version in made_with.items()) or "unknown",
+        made_with=kernels.markdown(", ".join(f"{name} {version}" for name, version in made_with.items())) or "unknown",
         origin=_origin(config),
         recipe=_recipe(config),
         data=_data(run, config),
@@ -153,7 +169,8 @@ def _model_card(run: Run, config: Config, trained: list[str], made_with: dict[st
 
 def _origin(config: Config) -> str:
     name = Path(config.model.weights).name
-    return {"none": "random weights", "hub": "timm's pretrained weights"}.get(name, f"pretrained weights from the file {name}")
+    file = f"pretrained weights from the file {kernels.markdown_code(name)}"
+    return {"none": "random weights", "hub": "timm's pretrained weights"}.get(name, file)
 
 
 def _licence(config: Config) -> str:
@@ -171,7 +188,7 @@ def _recipe(config: Config) -> str:
         section: {key: value for key, value in given[section].items() if value != default[section][key]} for section in RECIPE
     }
     tree = {section: knobs for section, knobs in changed.items() if knobs}
-    return f"```yaml\n{yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)}```"
+    return kernels.markdown_code(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120), "yaml\n")
 
 
 def _data(run: Run, config: Config) -> str:
@@ -179,7 +196,8 @@ def _data(run: Run, config: Config) -> str:
     competition = config.competition
     expected = competition.expected_train
     part = f" of Kaggle's {expected:,}" if expected not in (None, len(table)) else ""
-    where = f"https://www.kaggle.com/c/{competition.slug}" if competition.slug else f"the competition {competition.name}"
+    slug, name = competition.slug, kernels.markdown(competition.name)
+    where = f"https://www.kaggle.com/c/{kernels.markdown(slug)}" if slug else f"the competition {name}"
     counts = table["label"].value_counts()
     return (
         f"{len(table):,}{part} labelled images of {where}, from {counts.min():,} to {counts.max():,} a class, "

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from src.competitions.predictions import Predictions, mean
 from src.competitions.tables import renamed
 from src.data import folds, prepare
 from src.errors import UserError
-from src.files import check_name, clean_name, locked, replacing, sha256
+from src.files import check_name, clean_name, locked, sha256
 from src.inference import blend, calibrate, ledger, paired, submission
 from src.inference.blend import Blend
 from src.inference.calibrate import Calibration
@@ -53,16 +54,19 @@ def make(paths: list[Path], method: str, calibration: str, name: str | None, sai
     if method != "auto":
         blend.check_method(method, metric, len(members))
     calibrate.check_kind(calibration, metric)
-    run = _own_folder(members, name or default_name(members, method, calibration))
+    asked = {"method": method, "calibrate": calibration}
+    run = _own_folder(members, name or default_name(members, method, calibration), asked)
     rows = common_rows(members, file)
     said(_describe_rows(members, rows, file))
+    if len(views := _views(members, file)) > 1:
+        said(f"the members' views differ, each the same for its out-of-fold and its test rows: {'; '.join(views)}")
     nest = _nest(rows, members[0], said)
     chosen = _choose_blend(method, calibration, metric, members, rows, nest, said)
     made = _choose_calibration(calibration, chosen, metric, rows, nest, said)
     tests, why_not = _test_predictions(members, made)
     score = metrics.score(metric, rows.labels, made.oof)
     with locked(run.path):
-        _write(run, members, file, rows, made, tests)
+        _write(run, members, asked, file, rows, made, tests)
     said(f"{run.path}: {run.recipe()}; OOF {metric} {score:.5f} (n={len(rows.ids):,}, nested)")
     if tests:
         said(
@@ -86,13 +90,29 @@ def default_name(members: list[Member], method: str, calibration: str) -> str:
     return "-".join([clean_name(joined), *(["calibrated"] if len(members) == 1 else []), *asked])
 
 
-def _own_folder(members: list[Member], name: str) -> Member:
+def _own_folder(members: list[Member], name: str, asked: dict[str, str]) -> Member:
+    """Where the ensemble is written. The same command again replaces it, as when a member's test rows were predicted since."""
     run = Member(Path("runs") / check_name(name, "--name"))
     if any(run.path.resolve() == member.path.resolve() for member in members):
         raise UserError(f"--name {name}: {run.path} is one of the members; choose another name")
     if (run.path / "config.yaml").is_file() and not run.is_ensemble:
         raise UserError(f"--name {name}: {run.path} is there already and is no ensemble; choose another name")
+    if run.is_ensemble:
+        record = run.record()
+        known, now = {Path(part["run"]).resolve() for part in record["members"]}, {member.path.resolve() for member in members}
+        # Earlier versions didn't keep what was asked for.
+        if known != now or record.get("asked", asked) != asked:
+            raise UserError(
+                f"{run.path} is there already, {run.recipe()}, by {run.command()}; --name gives this one another name"
+            )
     return run
+
+
+def _views(members: list[Member], file: str) -> list[str]:
+    """Under which views each run's rows were seen, where there are any two ways."""
+    runs = [member for member in members if not member.is_ensemble]
+    views = {member.name: member.made_by(member.folds_with(file)[0], file)[0] for member in runs}
+    return [f"{name}: {each}" for name, each in views.items()] if len(set(views.values())) > 1 else []
 
 
 def _describe_rows(members: list[Member], rows: Rows, file: str) -> str:
@@ -260,11 +280,33 @@ def _test_predictions(members: list[Member], made: Made) -> tuple[dict[str, Pred
     return {fold: made.calibration.apply(predictions) for fold, predictions in blended.items()}, ""
 
 
-def _write(run: Member, members: list[Member], file: str, rows: Rows, made: Made, tests: dict[str, Predictions]) -> None:
-    """runs/NAME as train.py and predict.py lay out theirs, but for the models; ensemble.json says how it was made."""
+def _write(
+    run: Member, members: list[Member], asked: dict[str, str], file: str, rows: Rows, made: Made, tests: dict[str, Predictions]
+) -> None:
+    """runs/NAME as train.py and predict.py lay out theirs, but for the models; ensemble.json says how it was made.
+
+    All is written into a folder of its own first: after a full disk the ensemble that was there is as it was.
+    """
+    new = Member(run.path / ".new")
+    shutil.rmtree(new.path, ignore_errors=True)  # of a process that was killed
+    try:
+        new.path.mkdir()
+        _fill(new, members, asked, file, rows, made, tests)
+        written = [path.relative_to(new.path) for path in new.path.rglob("*") if path.is_file()]
+        written.sort(key=lambda path: path.name == "config.yaml")  # last: a folder with it is a run
+        for path in written:
+            (run.path / path).parent.mkdir(exist_ok=True)
+            os.replace(new.path / path, run.path / path)
+        for stale in {path.relative_to(run.path) for path in run.path.glob("fold-*/*.npz")} - set(written):
+            (run.path / stale).unlink()
+    finally:
+        shutil.rmtree(new.path, ignore_errors=True)
+
+
+def _fill(
+    run: Member, members: list[Member], asked: dict[str, str], file: str, rows: Rows, made: Made, tests: dict[str, Predictions]
+) -> None:
     first = members[0].config
-    for stale in run.path.glob("fold-*/*.npz"):
-        stale.unlink()
     classes = next(iter(members[0].predictions(file).values())).classes
     oof = {
         fold: Predictions(rows.ids[rows.folds == fold], _log(made.oof[rows.folds == fold]), classes)
@@ -274,20 +316,20 @@ def _write(run: Member, members: list[Member], file: str, rows: Rows, made: Made
         for fold, predictions in parts.items():
             run.fold(fold).mkdir(exist_ok=True)
             predictions.save(run.fold(fold) / name)
-    with replacing(run.folds_csv()) as partial:
-        shutil.copyfile(members[0].folds_csv(), partial)
+    shutil.copyfile(members[0].folds_csv(), run.folds_csv())
     record = {
         "members": [{"run": str(member.path), "files": member.files()} for member in members],
+        "asked": asked,
         "blend": made.blend.as_json(),
         "calibration": made.calibration.as_json(),
+        "unseen": sorted(set().union(*(member.unseen() for member in members))),
         "files": run.files(),
     }
-    with replacing(run.path / RECORD) as partial:
-        partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    (run.path / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
     tree = {"competition": first.competition.model_dump(mode="json"), "data": {"root": first.data.root}}
-    with replacing(run.path / "config.yaml") as partial:  # last: a folder with it is a run
-        said = f"# An ensemble: {RECORD} has its members, weights and calibration.\n"
-        partial.write_text(said + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    told = f"# An ensemble: {RECORD} has its members, weights and calibration.\n"
+    text = told + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    (run.path / "config.yaml").write_text(text, encoding="utf-8")
 
 
 def _submit(run: Member, members: list[Member], tested: Predictions, score: float, said: Said) -> str:
@@ -304,8 +346,10 @@ def _submit(run: Member, members: list[Member], tested: Predictions, score: floa
     path = Path("submissions") / f"{run.name}.csv"
     tested = replace(tested.of(wanted), classes=renamed(tested.classes, prepared.classes))
     submission.write(submission.make(config.competition, tested), path, config.competition, tested.classes, wanted.tolist())
-    said(f"{path}: {len(wanted):,} rows, {submission.extent(config.competition, prepared.root)}; valid")
-    ledger.enter(path, [member.name for member in members], run.recipe(), score)
+    count = len(run.unseen() & set(wanted.tolist()))
+    prior = f"; {count:,} of them by the classes' shares, without a picture that can be read" if count else ""
+    said(f"{path}: {len(wanted):,} rows, {submission.extent(config.competition, prepared.root)}{prior}; valid")
+    ledger.enter(path, [member.name for member in members], f"{run.recipe()}{prior}", score)
     if (scored := submission.score(config.competition, tested, prepared.root)) is not None:
         value, count = scored
         said(f"test {config.competition.metric} {value:.4f} (n={count})")

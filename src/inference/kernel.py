@@ -8,10 +8,12 @@ files are known to be as they were made.
 import argparse
 import hashlib
 import importlib.metadata
+import json
 import sys
 from pathlib import Path
 
 BUNDLE = Path(__file__).resolve().parent
+REMEDY = "make the bundle with --predict.unreadable prior, which hands in the classes' shares for them"
 OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")
 
 
@@ -69,12 +71,16 @@ def too_old(requirements: Path) -> list[str]:
 def predict(bundle: Path, data: Path | None, out: Path) -> None:
     """Write the submission: the mean over the folds' models, each under the configuration's views, as predict.py makes it.
 
-    data: the competition's folder; none: where prepare.py would look. Raises UserError where test rows or images are missing.
+    data: the competition's folder; none: where prepare.py would look. Raises UserError where test rows are missing, or
+    pictures, and predict.unreadable refuses that.
     """
+    import numpy as np
+
     from src import config as configuration
     from src.competitions.predictions import mean
     from src.data import prepare
-    from src.inference import submission, tta
+    from src.inference import submission, tta, unseen
+    from src.models import backbone
     from src.models.folding import load_folded
     from src.training.device import choose_device, describe
     from src.training.run import Run
@@ -82,20 +88,24 @@ def predict(bundle: Path, data: Path | None, out: Path) -> None:
     run, config = Run(bundle), configuration.load_run(bundle)
     if data is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"root": str(data)})})
-    root, rows = prepare.rows_to_predict(config)
+    root, test = prepare.rows_to_predict(config)
     device, views = choose_device(config.train.device), tta.choose(config)
+    form = views.form(backbone.read_card(run.fold(run.trained_folds()[0]) / "model.safetensors"))
+    rows = unseen.look(root, test, form, config, REMEDY)
     names = ", ".join(map(str, views.views))
-    print(f"{config.competition.name}: {len(rows):,} test rows in {root}; views: {names}; {describe(device)}", flush=True)
+    print(f"{config.competition.name}: {len(rows.seen):,} test rows in {root}; views: {names}; {describe(device)}", flush=True)
     parts = []
     for fold in run.trained_folds():
         model, card = load_folded(run.fold(fold) / "model.safetensors", device, config.train.channels_last)
-        logits = views.over(model, card, config, root, rows, device, f"fold {fold}")
-        parts.append(views.averaged(rows["id"].to_numpy(dtype=str), logits, card.classes))
+        logits = views.over(model, card, config, root, rows.seen, device, f"fold {fold}")
+        parts.append(views.averaged(rows.seen["id"].to_numpy(dtype=str), logits, card.classes))
         print(f"fold {fold}: predicted", flush=True)
     tested = mean(parts)
+    shares = json.loads((bundle / "prior.json").read_text(encoding="utf-8"))
+    tested = rows.complete(tested, np.array([shares[name] for name in tested.classes]))
     table = submission.make(config.competition, tested)
-    submission.write(table, out, config.competition, tested.classes, rows["id"].tolist())
-    print(f"{out}: {len(table):,} rows, valid")
+    submission.write(table, out, config.competition, tested.classes, rows.ids.tolist())
+    print(f"{out}: {len(table):,} rows, {f'{rows}; ' if str(rows) else ''}valid")
 
 
 def _version(name: str) -> str | None:

@@ -10,7 +10,7 @@ from pydantic import FiniteFloat
 
 from src.competitions import kaggle
 from src.config import Config
-from src.errors import UserError
+from src.errors import UserError, command
 from src.files import read_json, replacing, sha256
 from src.inference import check, ledger
 from src.training import tracking
@@ -36,7 +36,7 @@ def submit(run: Run, config: Config, message: str, again: bool, said: Callable[[
     path, competition = submission_of(run), config.competition
     kaggle.slug_of(competition, "nothing can be handed in")
     if not path.is_file():
-        raise UserError(f"{path}: no such file; `python predict.py {run.path}` writes it")
+        raise UserError(f"{path}: no such file; {command('predict.py', run.path)} writes it")
     rows = check.check_file(path, config, run, said)
     if competition.expected_test not in (None, rows):
         raise UserError(f"{path} is for the {rows:,} test rows that are here; Kaggle wants all {competition.expected_test:,}")
@@ -44,7 +44,7 @@ def submit(run: Run, config: Config, message: str, again: bool, said: Callable[[
     with ledger.handing_in(path, [run.name], again):
         kaggle.submit(competition, path, f"{message or run.name} {_tag(digest)}")
     said(f"{path}: handed in to {competition.slug}")
-    later = f"`python predict.py {run.path} --record {ASK}` asks again"
+    later = f"{command('predict.py', run.path, '--record', ASK)} asks again"
     try:
         for pause in PAUSES:
             time.sleep(pause)

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NotRequired
 
 import numpy as np
 import pandas as pd
@@ -20,10 +20,11 @@ from src.competitions.predictions import Predictions, concatenate, mean
 from src.competitions.tables import class_indices, shorten
 from src.config import Config
 from src.data import folds
-from src.errors import UserError
+from src.errors import UserError, command
 from src.files import parse_json, read_json, sha256
 from src.inference.calibrate import Calibration
 from src.training.run import FOLD, Run
+from src.views import IDENTITY
 
 RECORD = "ensemble.json"  # how an ensemble was made; a run of train.py has none
 OVER_FOLDS = "mean"  # stands for a fold where only the mean over a member's folds is known
@@ -61,6 +62,8 @@ class Record(TypedDict):
     blend: BlendRecord
     calibration: CalibrationRecord
     files: dict[str, str]
+    asked: NotRequired[dict[str, str]]
+    unseen: NotRequired[list[str]]
 
 
 class CardScores(TypedDict):
@@ -76,6 +79,9 @@ class Predicted(TypedDict):
     __pydantic_config__ = ConfigDict(extra="allow")
     model_sha256: str
     views: dict[str, float]
+    tta: NotRequired[str]
+    mean: NotRequired[str]
+    unseen: NotRequired[list[str]]
 
 
 def read_predicted(path: Path) -> Predicted:
@@ -98,6 +104,30 @@ class Member(Run):
         """Of each fold that has this file, which for an ensemble needs no model."""
         return self.predictions(file)
 
+    def predicted(self, fold: str) -> "Predicted | dict":
+        """predict.py's record of what a fold's predictions were made of; empty where there is none."""
+        record = self.fold(fold) / "predicted.json"
+        return read_predicted(record) if record.is_file() else {}
+
+    def made_by(self, fold: str, file: str) -> tuple[str, str]:
+        """The views of a file of predictions and the sha256 of its model, "" where not known: as it says itself.
+
+        Before it did, predict.py's record told, which was written last, when both files were complete.
+        """
+        if file == "oof.npz":
+            return str(IDENTITY), sha256(self.fold(fold) / "model.safetensors")  # as training saw them
+        made = Predictions.load(self.fold(fold) / file)
+        known = self.predicted(fold)
+        several = ", " in known.get("tta", "")
+        told = known.get("tta", "") + (f"; mean of {known.get('mean')}" if several else "")
+        return made.views or told, made.model or known.get("model_sha256", "")
+
+    def unseen(self) -> set[str]:
+        """Ids of the test rows without a picture that could be read: they have the classes' shares, or no prediction."""
+        if self.is_ensemble:
+            return set(self.record().get("unseen", []))
+        return {id for fold in self.folds_with("test.npz") for id in self.predicted(fold).get("unseen", [])}
+
     def record(self) -> Record:
         """An ensemble's members, blend and calibration, as ensemble.py wrote them. Raises UserError where it was damaged."""
         return read_json(self.path / RECORD, Record, "make the ensemble anew with ensemble.py, or remove its folder")
@@ -113,8 +143,10 @@ class Member(Run):
     def command(self) -> str:
         """What writes its predictions, under TTA and of the test rows."""
         if not self.is_ensemble:
-            return f"python predict.py {self.path}"
-        return f"python ensemble.py {' '.join(part['run'] for part in self.record()['members'])} --name {self.name}"
+            return command("predict.py", self.path)
+        record = self.record()
+        asked = [word for flag, what in record.get("asked", {}).items() if what != "auto" for word in (f"--{flag}", what)]
+        return command("ensemble.py", *(part["run"] for part in record["members"]), "--name", self.name, *asked)
 
     def files(self) -> dict[str, str]:
         """sha256 of each file of predictions, and of folds.csv, by their path below the run's folder."""
@@ -200,7 +232,7 @@ def tests_by_fold(members: list[Member]) -> dict[str, list[Predictions]]:
         lost = sorted(set(member.trained_folds()) - set(parts))
         if lost or not parts:
             where = f" in fold {shorten(lost)}" if parts else ""
-            raise MissingTest(f"{member.path} has no test.npz{where}; `{member.command()}` writes it")
+            raise MissingTest(f"{member.path} has no test.npz{where}; {member.command()} writes it")
     same_folds = len({sha256(member.folds_csv()) for member in members}) == 1
     if not same_folds or any(parts.keys() != each[0].keys() for parts in each):
         each = [{OVER_FOLDS: mean(list(parts.values()))} for parts in each]
@@ -220,8 +252,9 @@ def _file_of_all(members: list[Member]) -> str:
     for member in members:
         if not any(member.folds_with(file) for file in VIEWS):
             raise UserError(
-                f"{member.path} has no out-of-fold predictions; `python train.py --config {member.path}/config.yaml "
-                f"--name {member.name} --fold 0` trains a fold that has them"
+                f"{member.path} has no out-of-fold predictions; "
+                f"{command('train.py', '--config', member.path / 'config.yaml', '--name', member.name, '--fold', 0)} "
+                "trains a fold that has them"
             )
     if not any(member.folds_with("oof_tta.npz") for member in members):
         return "oof.npz"
@@ -230,7 +263,7 @@ def _file_of_all(members: list[Member]) -> str:
         if lost := sorted(set(member.folds_with("oof.npz")) - set(member.folds_with("oof_tta.npz"))):
             raise UserError(
                 f"{member.path} has no oof_tta.npz in fold {shorten(lost)}, {with_tta.path} has: predictions with and "
-                f"without TTA are not mixed; `{member.command()}` writes it"
+                f"without TTA are not mixed; {member.command()} writes it"
             )
     return "oof_tta.npz"
 
@@ -242,6 +275,32 @@ def _check(member: Member, file: str) -> None:
     digest = sha256(member.folds_csv()) if member.folds_csv().is_file() else "absent"
     for fold in member.folds_with(file):
         _check_model(member, fold, digest)
+    _check_views(member, file)
+
+
+def _check_views(member: Member, file: str) -> None:
+    """All that a member predicted was seen under the same views by the models that are there now.
+
+    What is fitted on its OOF then meets test rows seen alike. Two members may have different views, as for a model of one
+    size and one that takes any: no row's prediction mixes them before the blend, whose weights were fitted to just that.
+    """
+    first = ""
+    for name in (file, "test.npz"):
+        for fold in member.folds_with(name):
+            path, model = member.fold(fold) / name, member.fold(fold) / "model.safetensors"
+            if not model.is_file():
+                raise UserError(f"{model}: no such model, but predictions beside it; train the fold anew")
+            views, made_by = member.made_by(fold, name)
+            if not (views and made_by):
+                raise UserError(f"{path} doesn't say under which views it was predicted; {member.command()} makes it again")
+            if made_by != sha256(model):
+                raise UserError(f"{model} was changed after it had predicted; {member.command()} predicts anew")
+            first = first or views
+            if views != first:
+                raise UserError(
+                    f"{path} was predicted under other views ({views}) than the rest of {member.path} ({first}), as "
+                    f"after predict.py was interrupted; {member.command()} predicts all under the same"
+                )
 
 
 def _check_model(member: Member, fold: str, folds_sha256: str) -> None:
@@ -259,9 +318,6 @@ def _check_model(member: Member, fold: str, folds_sha256: str) -> None:
             f"{member.folds_csv()} was changed after fold {fold} was trained (sha256 {folds_sha256[:12]}, the model has "
             f"{card['folds_sha256'][:12]}): restore the file, or train the fold anew"
         )
-    predicted = member.fold(fold) / "predicted.json"  # of predict.py: which model its predictions are of
-    if predicted.is_file() and read_predicted(predicted)["model_sha256"] != sha256(model):
-        raise UserError(f"{model} was changed after it had predicted; `{member.command()}` predicts anew")
     metric = member.config.competition.metric
     said, plain = card["scores"].get(f"val_{metric}"), member.fold(fold) / "oof.npz"
     if said is None or not plain.is_file():
@@ -282,7 +338,7 @@ def _check_ensemble(member: Member) -> None:
         for name, digest in part["files"].items():
             file = Path(part["run"]) / name
             if file.is_file() and sha256(file) != digest:
-                raise UserError(f"{file} was changed after {member.path} was made; `{member.command()}` makes it anew")
+                raise UserError(f"{file} was changed after {member.path} was made; {member.command()} makes it anew")
 
 
 def _classes(member: Member, file: str) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,18 +16,23 @@ from rich.console import Console
 from src.competitions.predictions import Predictions, mean
 from src.competitions.tables import class_indices, renamed, shorten
 from src.config import Config
-from src.data import prepare
-from src.errors import UserError
+from src.cores import cores
+from src.data import folds, prepare
+from src.data.digests import digests
+from src.errors import UserError, command
 from src.files import replacing, sha256
-from src.inference import check, ledger, paired, plausibility, submission, tta
+from src.inference import check, ledger, paired, plausibility, submission, tta, unseen
 from src.inference.members import Member, read_predicted
 from src.inference.tta import Tta
+from src.inference.unseen import RowsToPredict
 from src.models import backbone
 from src.models.folding import load_folded
 from src.training import pictures, tracking
 from src.training.device import choose_device
 from src.training.run import CrossValidation, Run, cross_validation
 from src.views import IDENTITY
+
+REMEDY = "--partial writes one of the other {:,}; --predict.unreadable prior hands in the classes' shares for them"
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Plan:
     run: Run
     config: Config
     prepared: prepare.Prepared
-    test: pd.DataFrame
+    test: RowsToPredict
     tta: Tta
     device: torch.device
 
@@ -47,29 +51,35 @@ def predict_run(run: Run, config: Config, partial: bool, said: Callable[[str], N
     """Write test.npz and oof_tta.npz of every trained fold, and submissions/NAME.csv from their mean; returns its path.
 
     A fold that an earlier call predicted with the same model, views and test rows is not done again.
-    partial: leave out test rows without an image, instead of refusing, and say so in the file's name.
-    Raises UserError where a model isn't the run's own, test images are missing, or the submission would not be valid.
+    partial: leave out test rows without an image that can be read, and say so in the file's name; otherwise
+    predict.unreadable decides. Raises UserError where a model isn't the run's own, test images are missing or unreadable,
+    or the submission would not be valid.
     """
     views = tta.choose(config)
     trained = run.trained_folds()
     if not trained and Member(run.path).is_ensemble:
-        raise UserError(f"{run.path} is an ensemble, which ensemble.py makes and predicts: `{Member(run.path).command()}`")
+        raise UserError(f"{run.path} is an ensemble, which ensemble.py makes and predicts: {Member(run.path).command()}")
     if not trained:
-        raise UserError(f"{run.path} has no trained fold; `python train.py --name {run.name} --fold all` trains them")
+        raise UserError(
+            f"{run.path} has no trained fold; {command('train.py', '--name', run.name, '--fold', 'all')} trains them"
+        )
     check_models(run, config, trained)
     for fold in trained:
         if run.epochs_done(fold) < config.train.epochs:
             said(f"fold {fold} is not finished: {max(0, run.epochs_done(fold))} of {config.train.epochs} epochs")
     prepared = prepare.prepare(config, said)
-    test = _test_rows(prepared, partial)
+    if prepared.test is None:
+        raise UserError(f"{prepared.root}: no test rows to predict: {prepared.notes[-1]}")
+    card = backbone.read_card(run.fold(trained[0]) / "model.safetensors")
+    test = unseen.look(prepared.root, prepared.test, views.form(card), config, REMEDY, partial)
     names = ", ".join(map(str, views.views))
-    said(f"{run.path}: folds {', '.join(trained)}; views: {names}; {len(test):,} test rows")
+    said(f"{run.path}: folds {', '.join(trained)}; views: {names}; {len(test.seen):,} test rows")
     plan = Plan(run, config, prepared, test, views, choose_device(config.train.device))
     tested = mean([_predict_fold(plan, fold, said) for fold in trained])
     tested = replace(tested, classes=renamed(tested.classes, prepared.classes))
     path = Path("submissions") / (f"{run.name}.partial.csv" if partial else f"{run.name}.csv")
     table = submission.make(config.competition, tested)
-    submission.write(table, path, config.competition, tested.classes, test["id"].tolist())
+    submission.write(table, path, config.competition, tested.classes, tested.ids.tolist())
     cv = cross_validation(run, config.competition.metric, "oof_tta.npz")
     if not partial:
         _enter(plan, trained, table, path, cv, said)
@@ -95,59 +105,65 @@ def check_models(run: Run, config: Config, trained: list[str]) -> None:
             )
 
 
-def _test_rows(prepared: prepare.Prepared, partial: bool) -> pd.DataFrame:
-    if prepared.test is None:
-        raise UserError(f"{prepared.root}: no test rows to predict: {prepared.notes[-1]}")
-    found = prepared.test["found"]
-    if not found.all() and not partial:
-        first = prepared.test["path"][~found].iloc[0]
-        raise UserError(
-            f"{(~found).sum():,} of {len(found):,} test rows have no image, the first is {prepared.root / first}: "
-            f"Kaggle would refuse a submission without them; --partial writes one of the {found.sum():,} that have"
-        )
-    if not found.any():
-        raise UserError(f"{prepared.root}: none of the {len(found):,} test rows has an image")
-    return prepared.test[found].reset_index(drop=True)
-
-
 def _predict_fold(plan: Plan, fold: str, said: Callable[[str], None]) -> Predictions:
     """The fold's test rows; oof_tta.npz and test.npz are written, and last predicted.json, which says of what they are."""
-    folder, config = plan.run.fold(fold), plan.config
+    folder, config, rows = plan.run.fold(fold), plan.config, plan.test
     held_out = _held_out(plan, fold) if (folder / "oof.npz").is_file() else None
     made_of = _made_of(plan, fold)
-    done = folder / "predicted.json"
-    if _read(done) == made_of | {"views": _read(done).get("views")} and (folder / "test.npz").is_file():
+    if _is_predicted(folder, made_of):
         said(f"fold {fold}: predicted already")
         return Predictions.load(folder / "test.npz")
+    done = folder / "predicted.json"
     done.unlink(missing_ok=True)
     model, card = load_folded(folder / "model.safetensors", plan.device, config.train.channels_last)
 
     def over(rows: pd.DataFrame, title: str) -> np.ndarray:
         return plan.tta.over(model, card, config, plan.prepared.root, rows, plan.device, f"fold {fold}  {title}")
 
+    def save(predictions: Predictions, name: str) -> Predictions:
+        predictions = replace(predictions, views=str(plan.tta), model=made_of["model_sha256"])
+        predictions.save(folder / name)
+        return predictions
+
     scores: dict[str, float] = {}
     if held_out is not None and plan.tta.views == (IDENTITY,):
-        shutil.copyfile(folder / "oof.npz", folder / "oof_tta.npz")
+        save(Predictions.load(folder / "oof.npz"), "oof_tta.npz")
     elif held_out is not None:
         logits = over(held_out, "out-of-fold rows")
-        plan.tta.averaged(held_out["id"].to_numpy(dtype=str), logits, card.classes).save(folder / "oof_tta.npz")
+        save(plan.tta.averaged(held_out["id"].to_numpy(dtype=str), logits, card.classes), "oof_tta.npz")
         labels = class_indices(held_out["label"], card.classes)
         scores = tta.view_scores(plan.tta, config.competition.metric, labels, logits, card.classes)
-    tested = plan.tta.averaged(plan.test["id"].to_numpy(dtype=str), over(plan.test, "test rows"), card.classes)
-    tested.save(folder / "test.npz")
+    tested = plan.tta.averaged(rows.seen["id"].to_numpy(dtype=str), over(rows.seen, "test rows"), card.classes)
+    shares = unseen.shares(folds.read_folds(plan.run.folds_csv())["label"], card.classes)
+    tested = save(rows.complete(tested, shares), "test.npz")
     with replacing(done) as partial:
         partial.write_text(json.dumps(made_of | {"views": scores}, indent=1), encoding="utf-8")
     return tested
 
 
 def _made_of(plan: Plan, fold: str) -> dict[str, Any]:
-    """All that decides a fold's predictions: the model's bytes, the views, the rows with their images' sizes and times."""
+    """All that decides a fold's predictions: the model's bytes, the views, the rows with their images' bytes.
+
+    unseen: ids of the test rows without a picture: the classes' shares stand for them in test.npz, or nothing does.
+    """
     model = sha256(plan.run.fold(fold) / "model.safetensors")
-    rows = hashlib.sha256()
-    for id, path in zip(plan.test["id"], plan.test["path"], strict=True):
-        known = (plan.prepared.root / path).stat()
-        rows.update(f"{id}\0{path}\0{known.st_size}\0{known.st_mtime_ns}\n".encode())
-    return {"model_sha256": model, "tta": ", ".join(map(str, plan.tta.views)), "mean": plan.tta.mean, "rows": rows.hexdigest()}
+    rows, seen = hashlib.sha256(), plan.test.seen
+    folder = prepare.beside(plan.prepared.root, plan.config.competition)
+    workers = len(cores()) if plan.config.data.workers is None else plan.config.data.workers
+    held = digests(plan.prepared.root, seen["path"].tolist(), folder, workers)
+    for id, path, digest in zip(seen["id"], seen["path"], held, strict=True):
+        rows.update(f"{id}\0{path}\0{digest.decode()}\n".encode())
+    rows.update("".join(f"{id}\0prior\n" for id in plan.test.prior).encode())
+    unseen_ids = [*plan.test.prior.tolist(), *plan.test.left_out.tolist()]
+    views = {"tta": ", ".join(map(str, plan.tta.views)), "mean": plan.tta.mean}
+    return {"model_sha256": model, **views, "rows": rows.hexdigest(), "unseen": unseen_ids}
+
+
+def _is_predicted(folder: Path, made_of: dict[str, Any]) -> bool:
+    """Whether an earlier call predicted the fold from the very same, and all of its files are still there."""
+    known = _read(folder / "predicted.json")
+    wanted = ["test.npz", *(["oof_tta.npz"] if (folder / "oof.npz").is_file() else [])]
+    return known == made_of | {"views": known.get("views")} and all((folder / name).is_file() for name in wanted)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -175,7 +191,8 @@ def _enter(
     """The submission's row in the ledger, what it should score, and what is odd about it."""
     run, competition = plan.run, plan.config.competition
     views = f"; TTA {', '.join(map(str, plan.tta.views))}" if len(plan.tta.views) > 1 else ""
-    ledger.enter(path, [run.name], f"mean of folds {', '.join(trained)}{views}", cv.oof if cv else None)
+    prior = f"; {plan.test}" if str(plan.test) else ""
+    ledger.enter(path, [run.name], f"mean of folds {', '.join(trained)}{views}{prior}", cv.oof if cv else None)
     if line := check.expectation(run, competition):
         said(line)
     for odd in filter(None, (plausibility.constant(table), plausibility.certain(table, competition))):
@@ -197,6 +214,7 @@ def _say_scores(
         said(f"OOF {cv}")
         tracker.summarize(before.summary() | {f"oof_tta_{metric}": cv.oof})
     share = "the test rows that have an image" if partial else submission.extent(competition, plan.prepared.root)
+    share += f"; {plan.test}" if str(plan.test) else ""
     said(f"{path}: {len(tested.ids):,} rows, {share}{'; PARTIAL: Kaggle would refuse it' if partial else '; valid'}")
     tracker.log_artifact(f"{run.name}-submission", "submission", [path])
     if not partial and (scored := submission.score(competition, tested, plan.prepared.root)) is not None:

@@ -12,11 +12,12 @@ from torch import nn
 from src.competitions import metrics
 from src.competitions.predictions import Predictions
 from src.config import Config
+from src.data.image import Form
 from src.data.loader import ordered_loader
 from src.models.backbone import Card, check_other_size
 from src.training import evaluation
 from src.training.device import autocast, choose_precision
-from src.views import View
+from src.views import View, described
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,13 @@ class Tta:
     def averaged(self, ids: np.ndarray, logits: np.ndarray, classes: tuple[str, ...]) -> Predictions:
         """The mean over the views of logits (views, n, classes)."""
         return Predictions(ids, evaluation.mean_view(logits, self.mean), classes)
+
+    def form(self, card: Card) -> Form:
+        """In which the pictures are read: at the size of the largest view."""
+        return Form(evaluation.loaded_size(self.views, card.input.size), card.resize)
+
+    def __str__(self) -> str:
+        return described(self.views, self.mean)
 
 
 def choose(config: Config) -> Tta:

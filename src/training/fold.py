@@ -22,7 +22,7 @@ from src.data.cache import Cache, open_cache
 from src.data.image import Form
 from src.data.loader import Images, Loader, ShuffledBatches, choose_workers, make_loader, ordered_loader
 from src.errors import UserError
-from src.files import locked
+from src.files import locked, sha256
 from src.models import backbone
 from src.training import checkpoint, evaluation, history, probe, tracking
 from src.training.clock import Clock, stop_on_signals
@@ -33,6 +33,7 @@ from src.training.loss import evened
 from src.training.processes import ALONE, Processes, synchronised
 from src.training.run import Run
 from src.training.training import Position, Training, begin
+from src.views import described
 
 PROGRESS_SECONDS = 60.0
 WORST = 24  # held-out images shown on the dashboard
@@ -374,7 +375,9 @@ class _Fold:
         seen_so = self.config.views() == probe.views_of(self.config)
         if self.config.train.epochs == 0 and seen_so and len(self.ids) and self.processes.first:
             logits = evaluation.mean_view(probed, self.config.predict.tta_mean)
-            Predictions(self.ids, logits, self.data.classes).save(self.folder / "oof_tta.npz")
+            views = described(self.config.views(), self.config.predict.tta_mean)
+            model = sha256(self.folder / "model.safetensors")
+            Predictions(self.ids, logits, self.data.classes, views, model).save(self.folder / "oof_tta.npz")
 
     def _report(self, tracker: tracking.Tracker) -> None:
         """The end of a fold on the dashboard: its scores, the confusion matrix, the worst images, model and predictions."""

@@ -5,8 +5,10 @@ command line is needed there.
 """
 
 import base64
+import glob
 import io
 import os
+import shlex
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -26,7 +28,7 @@ NOTEBOOK = "train.ipynb"
 INTRODUCTION = """
 # $title
 
-Trains the run `$run` on Kaggle's GPU, for $minutes minutes at most, and leaves it in `runs/$run` of the notebook's output.
+Trains the run $run on Kaggle's GPU, for $minutes minutes at most, and leaves it in $folder of the notebook's output.
 To go on with what is unfinished, add this notebook's own output to its input and run it again.
 """
 UNPACK = """
@@ -38,21 +40,20 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-CODE = "$code"
+CODE = $code
 work = Path(tempfile.mkdtemp())  # code and unpacked archives, not among the notebook's output
 zipfile.ZipFile(io.BytesIO(base64.b64decode(CODE))).extractall(work)
 os.chdir(work)
 sys.path.insert(0, str(work))
 """
 CONFIGURE = """
-CONFIG = r'''
-$config'''
+CONFIG = $config
 Path("config.yaml").write_text(CONFIG, encoding="utf-8")
 """
 TRAIN = """
 from src.training import kernel
 
-kernel.train(Path("config.yaml"), "$run", $folds, given=Path("/kaggle/input"), kept=Path("/kaggle/working"))
+kernel.train(Path("config.yaml"), $run, $folds, given=Path("/kaggle/input"), kept=Path("/kaggle/working"))
 """
 
 
@@ -61,8 +62,8 @@ def make(
 ) -> None:
     """Write notebook and metadata that train the folds `wanted` of the run `name` to `folder`, and a dataset of the weights.
 
-    user: Kaggle's name of the user; none: found, or left to be filled in. An older kernel in `folder` is replaced.
-    Raises UserError for what can't be done in a kernel, and where the folder is in use.
+    user: Kaggle's name of the user; none: found, or left to be filled in. An older kernel in `folder` is replaced, and what
+    else lies there kept. Raises UserError for what can't be done in a kernel, and where the folder is in use.
     """
     weights = _weights(config)
     owner = kernels.username(user)
@@ -72,14 +73,18 @@ def make(
     metadata = kernels.kernel_metadata(
         owner, title, NOTEBOOK, config.competition.slug, (dataset["id"],) if dataset else (), config.model.weights == "hub"
     )
-    names = {
-        "title": title, "run": name, "minutes": f"{there.train.max_minutes:g}", "folds": str(wanted),
-        "code": _packed_code(), "config": configuration.dump(there),
+    told = {
+        "title": kernels.markdown(title), "run": kernels.markdown_code(name), "folder": kernels.markdown_code(f"runs/{name}"),
+        "minutes": f"{there.train.max_minutes:g}",
     }  # fmt: skip
-    cells = [("markdown", INTRODUCTION), ("code", UNPACK), ("code", CONFIGURE), ("code", TRAIN)]
-    with kernels.whole_folder(folder, mark=NOTEBOOK) as partial:
-        filled = ((kind, Template(source).substitute(names)) for kind, source in cells)
-        (partial / NOTEBOOK).write_text(kernels.notebook(*filled), encoding="utf-8")
+    cells = [
+        ("markdown", Template(INTRODUCTION).substitute(told)),
+        kernels.code(UNPACK, code=_packed_code()),
+        kernels.code(CONFIGURE, config=configuration.dump(there)),
+        kernels.code(TRAIN, run=name, folds=wanted),
+    ]
+    with kernels.whole_folder(folder, "kernel", said) as partial:
+        (partial / NOTEBOOK).write_text(kernels.notebook(*cells), encoding="utf-8")
         (partial / "kernel-metadata.json").write_text(kernels.as_json(metadata), encoding="utf-8")
         if weights:
             (partial / "weights").mkdir()
@@ -99,7 +104,8 @@ def train(config_file: Path, name: str, folds: list[str], given: Path, kept: Pat
     config = configuration.load(config_file)
     _bring_weights(config, given)
     run = Run(kept / "runs" / name)
-    earlier = [Run(file.parent) for depth in ("*", "*/*/*") for file in given.glob(f"{depth}/runs/{name}/config.yaml")]
+    found = [file for depth in ("*", "*/*/*") for file in given.glob(f"{depth}/runs/{glob.escape(name)}/config.yaml")]
+    earlier = [Run(file.parent) for file in found]
     if earlier and not run.path.is_dir():
         furthest = max(earlier, key=lambda run: sum(run.epochs_done(fold) for fold in run.trained_folds()))
         print(f"going on with {furthest.path}")
@@ -149,7 +155,7 @@ def _bring_weights(config: Config, given: Path) -> None:
     if config.model.weights in ("hub", "none") or Path(config.model.weights).exists():
         return
     wanted = Path(config.model.weights)
-    found = next((file for depth in ("*", "*/*/*") for file in given.glob(f"{depth}/{wanted.name}")), None)
+    found = next((file for depth in ("*", "*/*/*") for file in given.glob(f"{depth}/{glob.escape(wanted.name)}")), None)
     if found is None:
         raise UserError(f"{wanted.name} is in no dataset below {given}: add the dataset of the weights to the notebook's input")
     wanted.parent.mkdir(exist_ok=True)
@@ -157,9 +163,9 @@ def _bring_weights(config: Config, given: Path) -> None:
 
 
 def _say(folder: Path, weights: Path | None, config: Config, owner: str, said: Callable[[str], None]) -> None:
-    commands = [f"kaggle kernels push -p {folder}"]
+    commands = [shlex.join(["kaggle", "kernels", "push", "-p", str(folder)])]
     if weights:
-        commands.insert(0, f"kaggle datasets create -p {folder / 'weights'}")
+        commands.insert(0, shlex.join(["kaggle", "datasets", "create", "-p", str(folder / "weights")]))
     if owner == kernels.UNKNOWN_USER:
         said(f"put your Kaggle name in place of {owner} in the metadata files, or name it with --kaggle_user")
     if config.model.weights == "hub":

@@ -4,12 +4,14 @@ Fold 3's student learns from fold 3's teacher alone. That teacher never saw fold
 in every generation; labels from the mean of all folds' models would carry them into training, and flatter OOF.
 """
 
+import json
+
 import pandas as pd
 
 from src.competitions.predictions import Predictions
 from src.config import Config
 from src.data.prepare import Prepared
-from src.errors import UserError
+from src.errors import UserError, command
 from src.files import sha256
 from src.training.run import Run
 
@@ -24,7 +26,9 @@ def taught_rows(teacher: Run, config: Config, fold: str, prepared: Prepared, fol
     key = "train.pseudo_labels"
     file = teacher.fold(fold) / "test.npz"
     if not file.is_file():
-        raise UserError(f"{key}: {file} is not there; train fold {fold} of that run, then `python predict.py {teacher.path}`")
+        raise UserError(
+            f"{key}: {file} is not there; train fold {fold} of that run, then {command('predict.py', teacher.path)}"
+        )
     if sha256(teacher.folds_csv()) != folds_sha256:
         raise UserError(f"{key}: {teacher.path} has other folds: its models may have seen the rows that validate here")
     if prepared.test is None:
@@ -32,7 +36,10 @@ def taught_rows(teacher: Run, config: Config, fold: str, prepared: Prepared, fol
     predicted = Predictions.load(file)
     if predicted.classes != prepared.classes:
         raise UserError(f"{key}: {teacher.path} has other classes, or another order of them")
-    found = prepared.test[prepared.test["found"]].set_index("id")
+    record = file.with_name("predicted.json")
+    known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    unseen = prepared.test["id"].isin(known.get("unseen", []))  # test.npz may have the classes' shares for them: no label
+    found = prepared.test[prepared.test["found"] & ~unseen].set_index("id")
     probabilities = predicted.of(found.index.to_numpy(dtype=str)).probabilities()
     sure = probabilities.max(axis=1) >= config.train.pseudo_confidence
     labels = [predicted.classes[guess] for guess in probabilities[sure].argmax(axis=1)]

@@ -20,7 +20,7 @@ from src.data import folds
 from src.errors import UserError
 from src.files import clean_name, locked, replacing, sha256
 
-FOLD = re.compile(r"fold-(0|[1-9][0-9]?|full)")  # "fold-0 (copy)" and "fold-00" are none of ours
+FOLD = re.compile(r"fold-(0|[1-9][0-9]?|full|mean)")  # mean: an ensemble's; "fold-0 (copy)" and "fold-00" are none of ours
 HISTORY = ("epoch", "seconds", "img_per_s", "memory_gb")  # what is read of history.csv
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "scikit-learn", "numpy", "pandas")
 

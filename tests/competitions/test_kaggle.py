@@ -112,11 +112,41 @@ def test_submissions_are_read_below_whatever_warning_stands_above(tmp_path, monk
         ("echo 'No module named kaggle' >&2; exit 1", "the kaggle client is not installed: pip install -r requirements.txt"),
         ("echo trace; echo ' no route to host ' >&2; exit 3", "the kaggle client failed: no route to host"),
         ("exit 3", "the kaggle client failed: exit status 3"),
+        (
+            "echo '403 Client Error: Forbidden for url: x'; echo '403 - Forbidden - verify your phone'; exit 1",
+            "verify your phone",
+        ),
+        (
+            "echo 'requests.exceptions.HTTPError: 401 Client Error: x'; exit 1",
+            "(Kaggle said: requests.exceptions.HTTPError: 401",
+        ),
+        ("echo 'You must accept this competition'\\''s rules'; exit 1", f"https://www.kaggle.com/c/{SHOPEE.slug}/rules"),
+        (
+            "echo 'Warning: outdated'; echo '404 Client Error: no such thing'; echo 'Warning: old' >&2; exit 1",
+            "failed: 404 Client",
+        ),
     ],
 )
 def test_what_the_client_answers_is_told_in_one_line_with_the_remedy(tmp_path, monkeypatch, script, said):
     client(tmp_path, monkeypatch, script)
     assert said in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "OSError: [Errno 28] No space left on device",
+        "requests.exceptions.ConnectionError: Max retries exceeded with url: /api/403/401",
+        "FileNotFoundError: [Errno 2] No such file or directory: '/data/403 Client Error/401.zip'",
+        "500 Server Error: Internal Server Error for url: https://x/401",
+        "No module named 'requests'",
+    ],
+)
+def test_401_and_403_elsewhere_are_no_status_of_kaggles(tmp_path, monkeypatch, last):
+    trace = f'Traceback (most recent call last):\n  File "api.py", line 2403, in download, 401\n    403\n{last}\n'
+    (tmp_path / "said").write_text(trace)
+    client(tmp_path, monkeypatch, 'cat "$(dirname "$0")/said" >&2; exit 1')
+    assert refusal(tmp_path) == f"the kaggle client failed: {last}"
 
 
 def test_a_client_that_cannot_be_started_is_told(tmp_path, monkeypatch):

@@ -114,9 +114,37 @@ def test_missing_test_images_are_refused(made: Path, dogs: Path, tmp_path: Path)
     shutil.copytree(dogs / "test", tmp_path / "data/test")
     shutil.copy(dogs / "sample_submission.csv", tmp_path / "data")
     (tmp_path / "data/test/3.jpg").unlink()
-    with pytest.raises(UserError, match=r"1 of 11 test rows have no image, the first is test/3.jpg"):
+    with pytest.raises(
+        UserError, match=r"1 of 11 test rows have no image, the first is \S+test/3.jpg.*--predict.unreadable prior"
+    ):
         kernel.predict(made, tmp_path / "data", tmp_path / "submission.csv")
     assert not (tmp_path / "submission.csv").exists()
+
+
+def test_a_bundle_hands_in_the_classes_shares_where_it_was_made_to(
+    run: Run, dogs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    """For a test image that is missing, and for one that can't be read: Kaggle wants every row."""
+    shutil.copytree(dogs / "test", tmp_path / "data/test")
+    shutil.copy(dogs / "sample_submission.csv", tmp_path / "data")
+    (tmp_path / "data/test/3.jpg").unlink()
+    (tmp_path / "data/test/5.jpg").write_bytes(b"")
+    bundle.make(run, tiny(dogs, predict__unreadable="prior"), tmp_path / "out", "me", lambda _: None)
+    assert json.loads((tmp_path / "out/prior.json").read_text()) == {"cat": 0.5, "dog": 0.5}
+    kernel.predict(tmp_path / "out", tmp_path / "data", tmp_path / "submission.csv")
+    lines = dict(line.split(",") for line in (tmp_path / "submission.csv").read_text().splitlines())
+    assert (len(lines), lines["3"], lines["5"]) == (12, "0.5", "0.5")
+    assert "2 of them by the classes' shares, without a picture that can be read; valid" in capsys.readouterr().out
+
+
+def test_wheels_put_beside_the_models_survive_another_making(run: Run, dogs: Path, tmp_path: Path):
+    bundle.make(run, tiny(dogs), tmp_path / "out", "me", lambda _: None)
+    (tmp_path / "out/wheels").mkdir()
+    (tmp_path / "out/wheels/timm.whl").write_text("wheel")
+    said: list[str] = []
+    bundle.make(run, tiny(dogs), tmp_path / "out", "me", said.append)
+    assert (tmp_path / "out/wheels/timm.whl").read_text() == "wheel"
+    assert said[0] == f"{tmp_path / 'out'}: left as it was: wheels"
 
 
 def test_without_a_sample_the_images_are_the_rows_and_it_says_so(

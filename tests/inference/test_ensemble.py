@@ -3,6 +3,7 @@ trusted is refused in one line."""
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,9 @@ def trust(model: Path, run: Path) -> None:
 
     card = {"folds_sha256": sha256(run / "folds.csv"), "scores": {}}
     save_file({"w": np.zeros(4)}, model, metadata={"card": json.dumps(card)})
+    for file in ("oof_tta.npz", "test.npz"):
+        if (model.parent / file).is_file():
+            restamp(model.parent / file, model=sha256(model))
 
 
 def test_an_ensemble_blends_again_with_a_run_or_an_ensemble(root: Path):
@@ -397,6 +401,120 @@ def test_too_few_rows(root: Path):
     truth = plant_competition(root, rows=3)
     runs = plant_run(root, "a", truth), plant_run(root, "b", truth)
     refused(root, "too few to (blend|fit)", *runs)
+
+
+# Views
+
+
+def restamp(file: Path, **made_by: str) -> None:
+    replace(Predictions.load(file), **made_by).save(file)
+
+
+@pytest.mark.parametrize("name", ["fold-1/oof_tta.npz", "fold-0/test.npz", "fold-2/test.npz"])
+def test_a_fold_or_test_rows_under_other_views_are_refused(name: str, root: Path):
+    """As after predict.py was interrupted: what it wrote first is under the new views, the rest under the old ones."""
+    a, b = two_runs(root)
+    restamp(b / name, views="identity")
+    refused(root, r"npz was predicted under other views \(\S+\).*runs/b .*`python predict\.py \S+/b` predicts all", a, b)
+
+
+def test_predictions_that_do_not_say_their_views_are_refused(root: Path):
+    a, b = two_runs(root)
+    restamp(b / "fold-1/oof_tta.npz", views="", model="")
+    refused(root, r"b/fold-1/oof_tta\.npz doesn't say under which views .*`python predict\.py \S+/b` makes it again", a, b)
+
+
+def test_the_record_of_an_earlier_version_tells_the_views(root: Path):
+    """It stood in predicted.json alone, written last, when both files were complete."""
+    a, b = two_runs(root)
+    for file in b.glob("fold-*/*_tta.npz"), b.glob("fold-*/test.npz"):
+        for path in file:
+            restamp(path, views="", model="")
+    for model in b.glob("fold-*/model.safetensors"):
+        told = {"model_sha256": sha256(model), "tta": "identity, hflip", "mean": "probabilities", "rows": "", "views": {}}
+        (model.parent / "predicted.json").write_text(json.dumps(told))
+    make(a, b, name="sound")
+    (b / "fold-1/predicted.json").write_text(
+        json.dumps(told | {"tta": "identity", "model_sha256": sha256(model.parents[1] / "fold-1/model.safetensors")})
+    )
+    refused(root, r"fold-1/oof_tta\.npz was predicted under other views \(identity\)", a, b)
+
+
+def test_plain_oof_does_not_meet_test_rows_under_tta(root: Path):
+    a, b = two_runs(root, tta=False)
+    restamp(b / "fold-1/test.npz", views="identity, hflip; mean of probabilities")
+    refused(root, r"b/fold-1/test\.npz was predicted under other views .* than the rest of \S+/b \(identity\)", a, b)
+
+
+def test_members_may_each_have_views_of_their_own_and_it_is_said(root: Path):
+    a, b = two_runs(root)
+    for path in [*b.glob("fold-*/oof_tta.npz"), *b.glob("fold-*/test.npz")]:
+        restamp(path, views="identity")
+    _, said = make(a, b)
+    (line,) = [line for line in said if "views differ" in line]
+    assert line.endswith("a: identity, hflip; mean of probabilities; b: identity")
+
+
+def test_predictions_of_another_model_are_refused(root: Path):
+    a, b = two_runs(root)
+    shutil.copyfile(a / "fold-1/test.npz", b / "fold-1/test.npz")
+    refused(root, r"b/fold-1/model\.safetensors was changed after it had predicted", a, b)
+
+
+# The same name again
+
+
+def test_the_same_command_again_replaces_the_ensemble(root: Path):
+    """With test predictions that were not there before; what they left is gone, what others wrote stays."""
+    a, b = two_runs(root)
+    run, _ = make(a, b, method="mean", name="mine")
+    (run.path / "leaderboard.json").write_text("{}")
+    for member in (a, b):
+        shutil.rmtree(member / "fold-2")
+    again, _ = make(b, a, method="mean", name="mine")
+    assert sorted(again.predictions("test.npz")) == ["0", "1"]
+    assert not (again.path / "fold-2/oof_tta.npz").exists()
+    assert (again.path / "leaderboard.json").is_file()
+    assert not (again.path / ".new").exists()
+
+
+@pytest.mark.parametrize("change", ["members", "method", "calibration"])
+def test_another_ensemble_under_the_same_name_is_refused(change: str, root: Path):
+    a, b = two_runs(root)
+    c = plant_run(root, "c", plant_truth(root))
+    make(a, b, method="mean", calibration="none", name="mine")
+    asked = {"method": "mean", "calibration": "none"} | (
+        {change: "logits" if change == "method" else "auto"} if change != "members" else {}
+    )
+    command = r"`python ensemble\.py \S+/a \S+/b --name mine --method mean --calibrate none`"
+    refused(
+        root,
+        rf"runs/mine is there already, mean of a, b; .*, by {command}; --name",
+        a,
+        c if change == "members" else b,
+        name="mine",
+        **asked,
+    )
+
+
+def test_an_ensemble_stays_as_it_was_where_the_disk_is_full(root: Path, monkeypatch: pytest.MonkeyPatch):
+    a, b = two_runs(root)
+    run, _ = make(a, b)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    monkeypatch.setattr(ensemble.json, "dumps", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        make(a, b)
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_rows_without_a_picture_are_counted_in_the_blend_too(root: Path):
+    a, b = two_runs(root)
+    for model in b.glob("fold-*/model.safetensors"):
+        (model.parent / "predicted.json").write_text(json.dumps({"model_sha256": sha256(model), "unseen": ["t3", "t5"]}))
+    run, said = make(a, b)
+    assert any("; 2 of them by the classes' shares, without a picture that can be read; valid" in line for line in said)
+    assert "2 of them by the classes' shares" in pd.read_csv("submissions/ledger.csv")["method"][0]
+    assert run.unseen() == {"t3", "t5"}
 
 
 # Names

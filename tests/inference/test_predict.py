@@ -1,5 +1,7 @@
 """From a trained run to its submission: the folds' mean, the mirror image, and what is refused on the way."""
 
+import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -14,12 +16,15 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score
 
-from conftest import write_dogs_vs_cats
+from conftest import write_dogs_vs_cats, write_image
 from src.competitions.predictions import Predictions, mean
 from src.config import Config
 from src.data.image import fit, read
 from src.errors import UserError
+from src.files import sha256
+from src.inference import unseen
 from src.inference.predict import predict_run
+from src.inference.unseen import RowsToPredict
 from src.models import backbone
 from src.training.run import Run, cross_validation
 from tiny_runs import tiny, train
@@ -114,7 +119,9 @@ def test_under_tta_a_row_is_the_mean_of_the_image_and_its_mirror_image(run: Run,
 def test_without_tta_the_out_of_fold_rows_are_as_training_saw_them(run: Run, dogs: Path):
     _, said = predict(run, tiny(dogs, predict__tta="none"))
     for fold in ("0", "1"):
-        assert (run.fold(fold) / "oof_tta.npz").read_bytes() == (run.fold(fold) / "oof.npz").read_bytes()
+        plain, under_tta = (Predictions.load(run.fold(fold) / name) for name in ("oof.npz", "oof_tta.npz"))
+        assert np.array_equal(under_tta.logits, plain.logits)
+        assert np.array_equal(under_tta.ids, plain.ids)
         tested = Predictions.load(run.fold(fold) / "test.npz")
         one, _ = by_hand(run, fold, [dogs / f"test/{id}.jpg" for id in tested.ids])
         np.testing.assert_allclose(tested.probabilities(), one, rtol=1e-4)
@@ -149,7 +156,15 @@ def test_a_fold_predicted_already_is_not_done_again(run: Run, dogs: Path):
     assert path.read_bytes() == whole
     assert not already(predict(run, plain)[1])
     assert len(already(predict(run, plain)[1])) == 2
-    (dogs / "test/3.jpg").touch()
+    (dogs / "test/3.jpg").touch()  # the same picture, copied
+    assert len(already(predict(run, plain)[1])) == 2
+    picture, times = (dogs / "test/3.jpg").read_bytes(), (dogs / "test/3.jpg").stat()
+    write_image(dogs / "test/3.jpg", 77)
+    replaced = (dogs / "test/3.jpg").read_bytes()
+    (dogs / "test/3.jpg").write_bytes(replaced.ljust(len(picture), b"\0")[: max(len(replaced), len(picture))])
+    os.utime(dogs / "test/3.jpg", ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert not already(predict(run, plain)[1])
+    (dogs / "test/3.jpg").write_bytes(picture)
     assert not already(predict(run, plain)[1])
     model, card = backbone.load(run.fold("0") / "model.safetensors", torch.device("cpu"))
     backbone.save(model, replace(card, epochs=card.epochs + 1), run.fold("0") / "model.safetensors")
@@ -190,7 +205,8 @@ def test_digits_are_scored_on_their_360_test_rows(tmp_path: Path, monkeypatch: p
     accuracy = accuracy_score(truth["label"], table.set_index("id")["label"].reindex(truth["id"]))
     assert said[-1] == f"test accuracy {accuracy:.4f} (n=360)"
     assert said[0].startswith("digits: ") or "views: identity; 360 test rows" in said[0]
-    assert (run.fold("0") / "oof_tta.npz").read_bytes() == (run.fold("0") / "oof.npz").read_bytes()
+    plain, under_tta = (Predictions.load(run.fold("0") / name) for name in ("oof.npz", "oof_tta.npz"))
+    assert np.array_equal(under_tta.logits, plain.logits)
 
 
 # Missing test images
@@ -207,7 +223,8 @@ def part(dogs: Path, tmp_path: Path) -> Path:
 
 def test_missing_test_images_are_refused_with_counts(run: Run, part: Path):
     with pytest.raises(
-        UserError, match=rf"2 of {TEST_ROWS} test rows have no image, the first is \S+/test/10\.jpg: .*--partial"
+        UserError,
+        match=rf"2 of {TEST_ROWS} test rows have no image, the first is \S+/test/10\.jpg \(row 3 of sample_submission\.csv, id .*--partial",
     ):
         predict(run, tiny(part))
     assert not Path("submissions").exists()
@@ -227,6 +244,87 @@ def test_no_test_image_at_all_is_refused_even_where_a_part_is_asked_for(run: Run
         with pytest.raises(UserError, match=r"none of the|no test rows|of 11 test rows have no image"):
             predict(run, tiny(part), partial)
     assert not Path("submissions").exists()
+
+
+# Test images that can't be read
+
+
+@pytest.fixture
+def damaged(dogs: Path, tmp_path: Path) -> Path:
+    """The data with an empty test image (id 10, row 3 of the sample), one cut off, and one missing."""
+    root = Path(shutil.copytree(dogs, tmp_path / "damaged"))
+    (root / "test/10.jpg").write_bytes(b"")
+    (root / "test/4.jpg").write_bytes(b"not a picture")
+    (root / "test/3.jpg").unlink()
+    return root
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_test_images_are_refused_before_anything_is_predicted(workers: int, run: Run, damaged: Path):
+    with pytest.raises(UserError) as error:
+        predict(run, tiny(damaged, data__workers=workers))
+    told = str(error.value)
+    assert f"1 of {TEST_ROWS} test rows have no image, the first is {damaged}/test/3.jpg (row 10 of sample_subm" in told
+    assert f"2 of {TEST_ROWS} test rows have an image that can't be read, the first is {damaged}/test/10.jpg (row 3 of" in told
+    assert "id '10'): the file is empty" in told
+    assert "--partial writes one of the other 8; --predict.unreadable prior" in told
+    assert not list(run.path.glob("*/*_tta.npz"))
+
+
+def test_a_partial_submission_leaves_out_what_cannot_be_read(run: Run, damaged: Path):
+    path, _ = predict(run, tiny(damaged, predict__unreadable="prior"), partial=True)
+    assert pd.read_csv(path)["id"].tolist() == [i for i in range(TEST_ROWS, 0, -1) if i not in (3, 4, 10)]
+    assert json.loads((run.fold("0") / "predicted.json").read_text())["unseen"] == ["10", "4", "3"]
+
+
+def test_rows_without_a_picture_get_the_classes_shares(run: Run, dogs: Path, damaged: Path):
+    """In a submission of every row; the shares are those of folds.csv, here of 15 cats and 20 dogs."""
+    whole = pd.read_csv(predict(run, tiny(dogs))[0]).set_index("id")["label"]
+    table = pd.read_csv(run.folds_csv(), dtype=str, keep_default_na=False)
+    table = table.drop(table.index[table["label"] == "cat"][:5])
+    shares = unseen.shares(table["label"], ("cat", "dog"))
+    np.testing.assert_allclose(shares, [15 / 35, 20 / 35])
+    path, said = predict(run, tiny(damaged, predict__unreadable="prior"))
+    found = pd.read_csv(path).set_index("id")["label"]
+    assert found.index.tolist() == list(range(TEST_ROWS, 0, -1))
+    np.testing.assert_allclose(found[[10, 4, 3]], 0.5)
+    np.testing.assert_allclose(found.drop([10, 4, 3]), whole.drop([10, 4, 3]), rtol=1e-5)
+    assert "in the sample's order; 3 of them by the classes' shares, without a picture that can be read; valid" in said[-1]
+    assert "3 of them by the classes' shares" in pd.read_csv("submissions/ledger.csv")["method"].iloc[-1]
+    tested = Predictions.load(run.fold("1") / "test.npz")
+    assert tested.ids.tolist() == [str(i) for i in range(TEST_ROWS, 0, -1)]
+    assert len(already(predict(run, tiny(damaged, predict__unreadable="prior"))[1])) == 2
+
+
+def test_a_label_is_the_most_frequent_class_where_no_picture_can_be_read():
+    rows = RowsToPredict(np.array(["a", "b"]), pd.DataFrame({"id": ["b"], "path": ["b.jpg"]}), np.array(["a"]), np.array([]))
+    predicted = Predictions(np.array(["b"]), np.array([[3.0, 0, 0]], np.float32), ("x", "y", "z"))
+    whole = rows.complete(predicted, np.array([0.2, 0.8, 0.0]))
+    assert whole.ids.tolist() == ["a", "b"]
+    assert whole.probabilities()[0] == pytest.approx([0.2, 0.8, 0], abs=1e-6)
+    assert np.isfinite(whole.logits).all()
+
+
+def test_none_that_can_be_read_is_refused_whatever_is_asked_for(run: Run, damaged: Path):
+    for file in (damaged / "test").glob("*.jpg"):
+        file.write_bytes(b"")
+    with pytest.raises(UserError, match="none of the 11 test rows has an image that can be read"):
+        predict(run, tiny(damaged, predict__unreadable="prior"))
+
+
+def test_predictions_say_their_views_and_model(run: Run, dogs: Path):
+    for tta, views in (("auto", "identity, hflip; mean of probabilities"), ("none", "identity")):
+        predict(run, tiny(dogs, predict__tta=tta))
+        for name in ("oof_tta.npz", "test.npz"):
+            made = Predictions.load(run.fold("1") / name)
+            assert (made.views, made.model) == (views, sha256(run.fold("1") / "model.safetensors"))
+
+
+def test_a_fold_whose_oof_under_tta_is_gone_is_predicted_again(run: Run, dogs: Path):
+    predict(run, tiny(dogs))
+    (run.fold("0") / "oof_tta.npz").unlink()
+    assert already(predict(run, tiny(dogs))[1]) == ["fold 1: predicted already"]
+    assert (run.fold("0") / "oof_tta.npz").is_file()
 
 
 # What is refused

@@ -1,7 +1,9 @@
 """The training notebook, run as a script where Kaggle's folders would be: it trains, and goes on with its own output."""
 
+import ast
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +27,13 @@ def cells(folder: Path) -> list[str]:
 
 
 def configuration_in(folder: Path) -> dict:
-    return yaml.safe_load(cells(folder)[1].split("'''")[1])
+    return yaml.safe_load(constant(cells(folder)[1], "CONFIG"))
+
+
+def constant(cell: str, name: str) -> str:
+    """What a cell assigns to a name, which must be a literal."""
+    assigned = [node for node in ast.parse(cell).body if isinstance(node, ast.Assign) and node.targets[0].id == name]
+    return ast.literal_eval(assigned[0].value)
 
 
 def make(folder: Path, config: Config, *folds: str) -> list[str]:
@@ -49,7 +57,7 @@ def test_a_session_goes_on_with_the_run_that_an_earlier_one_left_in_its_output(
     output = tmp_path / "input/notebooks/me/tiny-train"
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "short", tiny(Path("nowhere"), "digits", train__max_minutes=1e-4, train__epochs=3, **DIGITS))
-    (tmp_path / "config.yaml").write_text(cells(tmp_path / "short")[1].split("'''")[1])
+    (tmp_path / "config.yaml").write_text(constant(cells(tmp_path / "short")[1], "CONFIG"))
     kernel.train(tmp_path / "config.yaml", "tiny", ["0"], given=tmp_path / "input", kept=output)
     assert "fold 0, epoch 1: not finished; add this notebook's output to its input" in capsys.readouterr().out
     assert Run(output / "runs/tiny").epochs_done("0") <= 1
@@ -68,7 +76,7 @@ def test_a_session_goes_on_with_the_run_that_an_earlier_one_left_in_its_output(
 
 def test_the_notebook_carries_the_folds_and_the_knobs_of_the_command_line(tmp_path: Path):
     make(tmp_path / "out", tiny(Path("nowhere"), train__lr=0.5), "0", "full")
-    assert """kernel.train(Path("config.yaml"), "tiny", ['0', 'full']""" in cells(tmp_path / "out")[2]
+    assert """kernel.train(Path("config.yaml"), 'tiny', ['0', 'full']""" in cells(tmp_path / "out")[2]
     assert configuration_in(tmp_path / "out")["train"]["lr"] == 0.5
     pytest.importorskip("nbformat").validate(json.loads((tmp_path / "out/train.ipynb").read_text()))
 
@@ -116,6 +124,32 @@ def test_a_file_of_weights_goes_along_as_a_dataset_and_is_found_there(tmp_path: 
     (tmp_path / "input/datasets/me/net-weights/net.safetensors").write_bytes(b"weights")
     kernel._bring_weights(config, tmp_path / "input")
     assert Path("weights/net.safetensors").read_bytes() == b"weights"
+
+
+HOSTILE = [
+    "'''\nimport os; os.system('touch pwned')\n'''", '"""', "it's", 'say "x"', "\\", "a\\'''", "$run ${config}", "\u2028",
+    "</script>", "`rm -rf`", "[x](y)", "#", "\r\n# pwned", "{label}", "%s", "nl\n", "日本 🐶",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_a_configuration_says_is_never_code(text: str, tmp_path: Path):
+    """Of names, columns and classes that a stranger's YAML holds: the cells parse, and give the values as they are."""
+    config = tiny(Path("nowhere"))
+    competition = {"label_column": text, "classes": (text, "other"), "slug": text, "train_images": f"{text}/{{id}}"}
+    config = config.model_copy(update={"competition": config.competition.model_copy(update=competition)})
+    said: list[str] = []
+    out = tmp_path / "it's $HOME"
+    kernel.make(out, text, config, ["0"], "me", said.append)
+    _, configure, train = cells(out)
+    read = yaml.safe_load(constant(configure, "CONFIG"))["competition"]
+    assert [read[name] for name in competition] == [text, [text, "other"], text, f"{text}/{{id}}"]
+    (*_, call) = ast.parse(train).body
+    assert [ast.literal_eval(argument) for argument in call.value.args[1:]] == [text, ["0"]]
+    assert [type(node) for node in ast.parse(configure).body] == [ast.Assign, ast.Expr]
+    introduction = "".join(json.loads((out / "train.ipynb").read_text())["cells"][0]["source"])
+    assert len(introduction.splitlines()) == 4, introduction
+    assert shlex.split(said[-1])[-1] == str(out)
 
 
 def test_the_same_configuration_gives_the_same_notebook_and_replaces_the_older(tmp_path: Path):
