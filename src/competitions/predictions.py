@@ -83,7 +83,7 @@ def _check(ids: np.ndarray, logits: np.ndarray, classes: np.ndarray) -> None:
     if not len(ids) or len(classes) < 2:
         raise ValueError("it has no rows" if len(classes) > 1 else f"it has {len(classes)} classes, and two are needed")
     if (odd := ~np.isfinite(logits.astype(np.float32)).all(axis=1)).any():
-        raise ValueError(f"row {str(ids[odd][0])!r} holds NaN or infinity")
+        raise ValueError(f"id {str(ids[odd][0])!r} holds NaN or infinity")
 
 
 def concatenate(parts: list[Predictions]) -> Predictions:

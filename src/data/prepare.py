@@ -4,7 +4,6 @@ prepare.py prints what this finds; train.py and predict.py call the same steps b
 """
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from src.competitions import archive, digits, kaggle, sample, tables, torchvisio
 from src.competitions.listing import IMAGE_SUFFIXES, why_no_rows
 from src.competitions.names import quoted, shorten, shown
 from src.config import CompetitionConfig, Config
-from src.data import folds
+from src.data import folds, own
 from src.data.places import Places
 from src.errors import UserError
 
@@ -102,9 +101,11 @@ def audited(config: Config, prepared: Prepared, said: Callable[[str], None] = pr
     }
     folder = beside(prepared.root, competition)
     result = audit(root, prepared.train, prepared.test, lying, folder / ".audit.npz", config.data.workers or None, said)
-    result.write(folder / "audit.csv")
+    where = _write_own(competition, root, "audit.csv", result.write)
     train = prepared.train.assign(group=result.groups)
     told = [line for line in result.summary() if line.split(":")[0].strip() not in ("missing", "orphan")]  # counted above
+    if where != folder / "audit.csv":
+        told.append(f"audit.csv: {folder / 'audit.csv'} is yours and stays as it is; the audit's is {where}")
     return replace(prepared, train=train, audit=result, notes=(*prepared.notes, *told))
 
 
@@ -126,6 +127,8 @@ def prepare_and_report(config: Config, download: bool, said: Callable[[str], Non
     path = write_competition_folds(config, prepared, table)
     counts = " ".join(f"{count:,}" for count in table["fold"].value_counts().sort_index())
     where = path or f"{prepared.root} is read-only, so only each run keeps it"
+    if path not in (None, prepared.root / "folds.csv"):
+        where = f"{path}, as {prepared.root / 'folds.csv'} is yours"
     said(f"folds.csv: {len(table):,} rows in {config.data.folds} folds of {counts}; {where}")
 
 
@@ -169,7 +172,7 @@ def _missing(rows: pd.DataFrame, root: Path) -> str:
 
 def beside(root: Path, competition: CompetitionConfig) -> Path:
     """Where what is found about the data is kept: with it, or below runs/ where it is read-only, as on Kaggle."""
-    return root if os.access(root, os.W_OK) else Path("runs") / ".audit" / competition.name
+    return root if os.access(root, os.W_OK) else _elsewhere(competition)
 
 
 def _apply_policies(config: Config, audit: "Audit", rows: pd.DataFrame) -> pd.DataFrame:
@@ -201,21 +204,39 @@ def _draw_findings(config: Config, prepared: Prepared, said: Callable[[str], Non
     """A sheet of examples beside audit.csv."""
     from src.data.sheet import picture_sheet
 
-    folder = beside(prepared.root, config.competition)
-    picture_sheet(prepared.audit.findings, prepared.root, folder / "audit.png")
-    said(f"audit: {folder / 'audit.csv'}, with examples in {folder / 'audit.png'}")
+    competition, root, findings = config.competition, prepared.root, prepared.audit.findings
+    sheet = _write_own(competition, root, "audit.png", lambda path: picture_sheet(findings, root, path))
+    said(f"audit: {own_file(competition, root, 'audit.csv')}, with examples in {sheet}")
 
 
 def write_competition_folds(config: Config, prepared: Prepared, table: pd.DataFrame) -> Path | None:
     """data/<competition>/folds.csv, for people to look at; None where the folder is read-only, as on Kaggle."""
-    path = prepared.root / "folds.csv"
     if not os.access(prepared.root, os.W_OK):
         return None
     try:
-        folds.write_folds(table, path)
+        return _write_own(config.competition, prepared.root, "folds.csv", lambda path: folds.write_folds(table, path))
     except OSError:  # read-only in a way that access() does not see; the run's own folds.csv is the one that counts
         return None
-    return path
+
+
+def own_file(competition: CompetitionConfig, root: Path, name: str) -> Path:
+    """Where a file is that was written beside the data, or would be; an older version left no mark on its own."""
+    path, other = beside(root, competition) / name, _elsewhere(competition) / name
+    return other if other.is_file() and not own.is_ours(path) else path
+
+
+def _write_own(competition: CompetitionConfig, root: Path, name: str, writer: Callable[[Path], object]) -> Path:
+    """Write a file beside the data, or below runs/ where the user has another of that name; where it is."""
+    folder, elsewhere = beside(root, competition), _elsewhere(competition)
+    given = (competition.train_csv, competition.test_csv, competition.sample_csv, competition.solution_csv)
+    tables = {str((root / table).resolve()).casefold() for table in given if table}
+    if str((folder / name).resolve()).casefold() in tables:  # never ours, even if it once was
+        folder = elsewhere
+    return own.write(folder / name, elsewhere, writer)
+
+
+def _elsewhere(competition: CompetitionConfig) -> Path:
+    return Path("runs") / ".audit" / competition.name
 
 
 def locate(config: Config) -> Path:
@@ -223,10 +244,11 @@ def locate(config: Config) -> Path:
     competition = config.competition
     if config.data.root is not None:
         return Path(config.data.root)
-    own = Path("data") / competition.name
+    usual = Path("data") / competition.name
     kaggle = [KAGGLE_INPUT / competition.slug, KAGGLE_INPUT / "competitions" / competition.slug] if competition.slug else []
-    places = [*kaggle, own] if _unpacked_from_elsewhere(own) else [own, *kaggle]
-    return next((root for root in places if root.is_dir() and any(root.iterdir())), own)
+    places = [*kaggle, usual] if _unpacked_from_elsewhere(usual) else [usual, *kaggle]
+    shown = (root for root in places if root.is_dir() and any(not entry.name.startswith(".") for entry in root.iterdir()))
+    return next(shown, usual)
 
 
 def _unpacked_from_elsewhere(own: Path) -> bool:
@@ -264,8 +286,7 @@ def _unpacked(root: Path, competition: CompetitionConfig, said: Callable[[str], 
     target.mkdir(parents=True, exist_ok=True)
     archive.unpack_all(root, target, said)
     if target != root:
-        for table in root.glob("*.csv"):
-            shutil.copyfile(table, target / table.name)
+        archive.copy_tables(root, target, said)
     return target
 
 

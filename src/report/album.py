@@ -54,8 +54,11 @@ def open_album(config: Config) -> Album:
     rows = prepared.train[prepared.train["found"]]
     paths = {id: prepared.root / path for id, path in zip(rows["id"], rows["path"], strict=True)}
     absent = "" if paths else f"{prepared.root} has the table, but no training image"
-    written = prepared.root / "audit.csv"
+    written = prepare.own_file(config.competition, prepared.root, "audit.csv")
     if not written.is_file():
         return Album(paths, absent)
+    with open(written, encoding="utf-8", errors="replace") as file:
+        if file.readline().strip() != ",".join(audit.COLUMNS):  # the user's own
+            return Album(paths, absent)
     findings = read_csv(written, audit.COLUMNS)
     return Album(paths, absent, findings[findings["part"] == "train"])

@@ -13,7 +13,7 @@ from conftest import SHARED, write_dogs_vs_cats, write_image
 from src import config as configuration
 from src.competitions import torchvision_data
 from src.config import CompetitionConfig, Config, DataConfig, built_in
-from src.data import folds, prepare
+from src.data import folds, own, prepare
 from src.data.image import fit, read
 from src.data.prepare import Prepared, audited, locate, prepare_and_report, training_rows
 from src.errors import UserError
@@ -513,6 +513,74 @@ def test_the_report_writes_the_audit_beside_the_data_and_reads_each_image_once(w
 def test_training_too_leaves_what_the_audit_found_beside_the_data(workplace):
     root = pictured(workplace / "data/dogs_vs_cats")
     knobs = config(audit=True, workers=0)
-    (root / "audit.csv").write_text("of an older version")
-    found = audited(knobs, prepared(knobs)[0])
-    assert (root / "audit.csv").read_text().count("\n") == 1 + len(found.audit.findings)
+    for _ in range(2):  # over its own
+        found = audited(knobs, prepared(knobs)[0])
+        assert (root / "audit.csv").read_text().count("\n") == 1 + len(found.audit.findings)
+        (root / "train/cat.2.jpg").write_bytes(b"")
+
+
+# Files of the user
+
+
+@pytest.mark.parametrize("name", ["folds.csv", "audit.csv", "audit.png"])
+def test_a_file_of_the_users_is_left_and_ours_is_named(workplace, name):
+    root = pictured(workplace / "data/dogs_vs_cats")
+    mine = "id,label,group,fold\n" if name == "folds.csv" else "mine"  # even one that looks like ours
+    (root / name).write_text(mine)
+    knobs = config(audit=True, workers=0, folds=2, policy=("unreadable=drop", "truncated=drop"))
+    for _ in range(2):
+        report = reported(knobs)
+        assert (root / name).read_text() == mine
+        assert f"runs/.audit/dogs_vs_cats/{name}" in report
+    ours = {file.name for file in (workplace / "runs/.audit/dogs_vs_cats").iterdir() if not file.name.startswith(".")}
+    assert ours == {name}
+
+
+@pytest.mark.parametrize("name", ["folds.csv", "audit.csv"])
+def test_a_file_of_ours_that_was_changed_is_the_users(workplace, name):
+    root = pictured(workplace / "data/dogs_vs_cats")
+    knobs = config(audit=True, workers=0, folds=2, policy=("unreadable=drop", "truncated=drop"))
+    reported(knobs)
+    (root / name).write_text(changed := (root / name).read_text() + "\n")
+    reported(knobs)
+    assert (root / name).read_text() == changed
+    assert (workplace / "runs/.audit/dogs_vs_cats" / name).is_file()
+
+
+def test_a_file_of_an_older_version_that_is_the_same_becomes_ours(workplace):
+    root = dogs_vs_cats(workplace / "data/dogs_vs_cats")
+    reported(config(folds=3))
+    (root / ".folds.csv.ours").unlink()
+    reported(config(folds=3))
+    assert not (workplace / "runs/.audit/dogs_vs_cats/folds.csv").exists()
+    assert reported(config(folds=2)).endswith("in 2 folds of 6 6; data/dogs_vs_cats/folds.csv")
+
+
+@pytest.mark.parametrize("spelling", ["folds.csv", "./folds.csv", "absolute", "train.csv"])
+def test_a_training_table_called_folds_csv_is_never_replaced(workplace, spelling):
+    root = workplace / "data/x"
+    for i in range(12):
+        write_image(root / f"train/{i}.jpg", i)
+    table = "".join(["id,label\n", *(f"{i},{'ab'[i % 2]}\n" for i in range(12))])
+    (root / "folds.csv").write_text(table)
+    own.write(root / "folds.csv", root, lambda path: path.write_text(table))  # as if an earlier run had written it
+    (root / "train.csv").symlink_to("folds.csv")
+    named = str(root / "folds.csv") if spelling == "absolute" else spelling
+    tree = {"name": "x", "train_csv": named, "train_images": "train/{id}.jpg", "test_images": "test/{id}.jpg"}
+    knobs = configuration.validate({"competition": tree, "data": {"folds": 2, "audit": False}}, {})
+    assert "runs/.audit/x/folds.csv" in reported(knobs)
+    assert (root / "folds.csv").read_text() == table
+
+
+def test_a_table_that_was_corrected_beside_a_read_only_folder_stays(workplace, monkeypatch):
+    root = shopee(workplace / "input")
+    kept = (root / "train.csv").read_text()
+    zipped(root, "train")
+    read_only(monkeypatch, root)
+    knobs = config("shopee", root=str(root))
+    prepared(knobs)
+    corrected = kept.replace(",00\n", ",01\n", 1)
+    (workplace / "data/shopee/train.csv").write_text(corrected)
+    _, said = prepared(knobs)
+    assert (workplace / "data/shopee/train.csv").read_text() == corrected
+    assert any("data/shopee/train.csv is used" in line for line in said)
