@@ -4,9 +4,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tyro.conf import FlagCreatePairsOff, Positional
-
 from src import cli
+from src.cli import FlagCreatePairsOff, Positional
 from src.config import Config
 
 

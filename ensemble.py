@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tyro.conf import Positional
-
 from src import cli
+from src.cli import Positional
 from src.config import Config
 from src.errors import UserError
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
-
 from src import cli, config
+from src.cli import FlagCreatePairsOff, Positional, arg
 from src.errors import UserError, command
 
 DEFAULT = "configs/digits/baseline.yaml"

@@ -3,9 +3,8 @@
 import sys
 from dataclasses import dataclass
 
-from tyro.conf import FlagCreatePairsOff
-
 from src import cli, config
+from src.cli import FlagCreatePairsOff
 
 DEFAULT = "configs/digits/baseline.yaml"
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tyro.conf import Positional
-
 import train
 from src import cli
+from src.cli import Positional
 from src.config import Config
 from src.errors import UserError
 

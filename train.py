@@ -4,9 +4,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tyro.conf import FlagCreatePairsOff
-
 from src import cli, config, files
+from src.cli import FlagCreatePairsOff
 from src.config import Config
 
 DEFAULT = "configs/digits/baseline.yaml"

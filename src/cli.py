@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 import yaml
+from tyro.conf import FlagCreatePairsOff, Positional, arg  # noqa: F401  for the verbs, which import `src` first
 
 from src import config as configuration
 from src import faults
@@ -65,7 +66,7 @@ def _noting_ctrl_c() -> Iterator[list[int]]:
         raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:  # ignored, as by `nohup` and shells in the background
+    if before in (signal.SIG_IGN, None):  # as by shells in the background
         yield asked
         return
     signal.signal(signal.SIGINT, interrupt)
