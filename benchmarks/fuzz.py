@@ -170,7 +170,8 @@ def signature(output: str) -> str:
 
 def contents(folder: Path) -> dict[Path, bytes]:
     """What must stay: the competition's files and what a run can't be without."""
-    files = [*(folder / "data").rglob("*"), *(path for name in IMMUTABLE for path in (folder / "runs").rglob(name))]
+    files = [path for path in (folder / "data").rglob("*") if path.name not in OURS and path.name[0] != "."]
+    files += [path for name in IMMUTABLE for path in (folder / "runs").rglob(name)]
     return {path: path.read_bytes() for path in files if path.is_file()}
 
 
@@ -180,7 +181,7 @@ def left_behind(place: Path, before: dict[Path, bytes], refused: bool) -> list[t
     half = [path for path in here.rglob("*") if path.suffix in (".partial", ".owner") and path.is_file()]
     wrong = [f"{path.relative_to(here)} is left" for path in half]
     for path, data in before.items():
-        inputs = (here / "data") in path.parents and path.name not in OURS and path.name[0] != "."
+        inputs = (here / "data") in path.parents
         if (refused or inputs) and not (path.is_file() and path.read_bytes() == data):
             wrong.append(f"{path.relative_to(here)} is {'changed' if path.exists() else 'gone'}")
     wrong += [f"{path.name} lies outside" for path in place.iterdir() if path.name not in ("here", "streams", "command")]

@@ -362,7 +362,7 @@ def cli(rng: Random, folder: Path) -> list[str]:
     script, *words = pick(rng, *VERBS)
     flags = [field.name for field in dataclasses.fields(importlib.import_module(script[:-3]).Flags)]
     names = [name for name in flags if name != "find_batch"] * 3 + [key for key, _ in configuration.knobs()]
-    values = [*WORDS, str(folder.parent / "absolute")]
+    values = [*WORDS, str(folder.parent / "absolute"), *("0", "1", "2", "0.5", "true", "none", "auto", "new") * 4]
     for _ in range(rng.choice((1, 1, 2, 3))):
         place, how = rng.randrange(len(words) + 1), rng.randrange(8)
         name = f"--{rng.choice(names)}"
@@ -490,7 +490,12 @@ def add_folder(rng: Random, folder: Path) -> None:
 
 
 def run(rng: Random, folder: Path) -> list[str]:
-    files = [path for top in ("runs", "submissions") for path in sorted((folder / top).rglob("*")) if path.is_file()]
+    looks = ("compare", "report", "report of two", "report both")
+    words = pick(rng, "resume", "resume stopped", "predict", "check a", "record", "bundle", "blend", *looks)
+    named = [name for name in ("a", "b", "both", "stopped") if {name, f"runs/{name}"} & set(words)]
+    tops = [f"runs/{name}" for name in named] or ["runs", "submissions"]
+    files = [path for top in tops for path in sorted((folder / top).rglob("*")) if path.is_file()]
+    files += [folder / "submissions/ledger.csv", folder / "submissions/a.csv"] * ("predict.py" in words)
     for path in rng.sample(files, rng.choice((1, 1, 1, 2))):
         how = rng.randrange(10)
         if how < 5 and path.suffix in EDITORS:
@@ -504,8 +509,7 @@ def run(rng: Random, folder: Path) -> list[str]:
             (folder / "copied").replace(path)
     if rng.random() < 0.12:
         add_folder(rng, folder)
-    looks = ("compare", "report", "report of two", "report both")
-    return pick(rng, "resume", "resume stopped", "predict", "check a", "record", "bundle", "blend", *looks)
+    return words
 
 
 # Pictures
