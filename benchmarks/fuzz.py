@@ -42,12 +42,13 @@ MOULDS = ("traceback", "hang", "message", "left behind")  # of a fault
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one command. faults: what it did that no command may, as (kind of fault, its description)."""
+    """What became of one command. line: the last that it said; faults: what no command may do, as (kind of fault, words)."""
 
     number: int
     kind: str
     words: list[str]
     refused: bool
+    line: str
     faults: list[tuple[str, str]]
 
 
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--only", choices=list(KINDS))
     parser.add_argument("--number", type=int, help="only this command of the seed")
     parser.add_argument("--at_once", type=int, default=2, help="commands at a time")
+    parser.add_argument("--tell", action="store_true", help="also the last line of every command that did as it must")
     parser.add_argument("--keep", type=Path, help="folder for what failed; none: a new one in the temporary folder")
     asked = parser.parse_args()
     keep = asked.keep or Path(tempfile.mkdtemp(prefix="fuzz-"))
@@ -65,8 +67,9 @@ def main() -> None:
     results = []
     for result in run(numbers, asked.seed, keep, asked.at_once):
         results.append(result)
-        for mould, fault in result.faults:
-            print(f"{result.number} {result.kind}: {mould}: {fault}: {shlex.join(result.words)}", flush=True)
+        told = [f"{mould}: {fault}" for mould, fault in result.faults] or [result.line] * asked.tell
+        for fault in told:
+            print(f"{result.number} {result.kind}: {shlex.join(result.words)[:200]}: {fault}", flush=True)
     print(summary(results))
     if any(result.faults for result in results):
         sys.exit(f"some failed: their folders are in {keep}, and --seed {asked.seed} --number N repeats one")
@@ -135,7 +138,8 @@ def one(number: int, seed: int, base: Path, keep: Path) -> Result:
     faults = faults_of(status, said, complaint) + left_behind(place, before, refused=status != 0)
     if not faults:
         shutil.rmtree(place)
-    return Result(number, kind, words, status != 0, faults)
+    line = (complaint.strip() or said.strip()).rpartition("\n")[2]
+    return Result(number, kind, words, status != 0, line[:LONGEST], faults)
 
 
 def read(path: Path) -> str:

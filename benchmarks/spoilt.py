@@ -11,6 +11,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import struct
 import warnings
@@ -312,16 +313,29 @@ def tables(rng: Random, folder: Path) -> list[str]:
 # YAML and the command line
 
 
+def fitting(rng: Random, field) -> str:
+    """A value of the knob's own type, as YAML: what the types let through has to be refused or to work further down."""
+    kind = str(field.annotation)
+    options = [json.dumps(text) for text in re.findall(r"'([^']*)'", kind)]
+    if "str" in kind and not options:
+        options = [json.dumps(rng.choice((*TEXTS, *WORDS[len(TEXTS) :]))) for _ in range(3)]
+    if "int" in kind or "float" in kind:
+        options = ["0", "1", "2", "3", "8", *["0.5", "1e-30", "1.0e+30"] * ("float" in kind)]
+    options = options or ["true", "false"]
+    return f"[{', '.join(rng.choices(options, k=rng.choice((0, 1, 2, 3))))}]" if "tuple" in kind else rng.choice(options)
+
+
 def tokens(rng: Random, tree: dict, keys: list[str]) -> str:
     """The tree as YAML, some dotted keys of which hold one of TOKENS."""
-    tree, marks = json.loads(json.dumps(tree)), {}
+    tree, marks, known = json.loads(json.dumps(tree)), {}, dict(configuration.knobs())
     for key in rng.sample(keys, min(len(keys), rng.choice((1, 1, 1, 2, 3)))):
         *above, leaf = key.split("/" if "/" in key else ".")
         node, mark = tree, f"mark{len(marks)}mark"
         for name in above:
             node = node.setdefault(name, {}) if isinstance(node, dict) else {}
         if isinstance(node, dict):
-            node[leaf], marks[mark] = mark, rng.choice(TOKENS)
+            fits = key in known and rng.random() < 0.5
+            node[leaf], marks[mark] = mark, fitting(rng, known[key]) if fits else rng.choice(TOKENS)
     text = yaml.safe_dump(tree, sort_keys=False)
     for mark, token in marks.items():
         text = text.replace(mark, token)
@@ -361,13 +375,17 @@ def yamls(rng: Random, folder: Path) -> list[str]:
 def cli(rng: Random, folder: Path) -> list[str]:
     script, *words = pick(rng, *VERBS)
     flags = [field.name for field in dataclasses.fields(importlib.import_module(script[:-3]).Flags)]
-    names = [name for name in flags if name != "find_batch"] * 3 + [key for key, _ in configuration.knobs()]
+    knobs = dict(configuration.knobs())
+    names = [name for name in flags if name != "find_batch"] * 4 + list(knobs)
     values = [*WORDS, str(folder.parent / "absolute"), *("0", "1", "2", "0.5", "true", "none", "auto", "new") * 4]
     for _ in range(rng.choice((1, 1, 2, 3))):
         place, how = rng.randrange(len(words) + 1), rng.randrange(8)
-        name = f"--{rng.choice(names)}"
+        key = rng.choice(names)
+        name, value = f"--{key}", rng.choice(values)
+        if key in knobs and rng.random() < 0.6:
+            value = fitting(rng, knobs[key]).replace("\\u0000", "").strip('"')
         if how < 4:
-            words[place:place] = [name, rng.choice(values)] if how < 3 else [f"{name}={rng.choice(values)}"]
+            words[place:place] = [name, value] if how < 3 else [f"{name}={value}"]
         elif how == 4:
             words[place:place] = [rng.choice((name, f"{name}x", name.upper(), f"-{name[2]}", "--", "-h", rng.choice(values)))]
         elif words:
