@@ -315,7 +315,7 @@ def tables(rng: Random, folder: Path) -> list[str]:
 
 def fitting(rng: Random, field) -> str:
     """A value of the knob's own type, as YAML: what the types let through has to be refused or to work further down."""
-    kind = str(field.annotation)
+    kind = str(field.annotation).replace("<class '", "").replace("'>", "")
     options = [json.dumps(text) for text in re.findall(r"'([^']*)'", kind)]
     if "str" in kind and not options:
         options = [json.dumps(rng.choice((*TEXTS, *WORDS[len(TEXTS) :]))) for _ in range(3)]
@@ -375,11 +375,12 @@ def yamls(rng: Random, folder: Path) -> list[str]:
 def cli(rng: Random, folder: Path) -> list[str]:
     script, *words = pick(rng, *VERBS)
     flags = [field.name for field in dataclasses.fields(importlib.import_module(script[:-3]).Flags)]
-    knobs = dict(configuration.knobs())
-    names = [name for name in flags if name != "find_batch"] * 4 + list(knobs)
+    sections = {"train.py": ("model", "data", "train", "predict"), "prepare.py": ("data",), "predict.py": ("data", "predict")}
+    knobs = {key: field for key, field in configuration.knobs() if key.startswith(sections.get(script, ()))}
+    names = [name for name in flags if name != "find_batch"] * 3 + list(knobs) + ["train.lr"]
     values = [*WORDS, str(folder.parent / "absolute"), *("0", "1", "2", "0.5", "true", "none", "auto", "new") * 4]
     for _ in range(rng.choice((1, 1, 2, 3))):
-        place, how = rng.randrange(len(words) + 1), rng.randrange(8)
+        place, how = rng.choice((len(words), len(words), rng.randrange(len(words) + 1))), rng.randrange(8)
         key = rng.choice(names)
         name, value = f"--{key}", rng.choice(values)
         if key in knobs and rng.random() < 0.6:
