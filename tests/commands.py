@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 SECONDS = 300  # that a command may take
+PRELOAD = ["src.training.experiment"]  # which has all that training imports
 FORKS = sys.platform == "linux" and sys.version_info < (3, 14)  # where a script's own loaders fork, too
 
 
@@ -41,7 +42,7 @@ def forked(
 def server() -> multiprocessing.context.BaseContext:
     """Whose processes have all that training imports, where the tests run in the repository's folder."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["src.training.experiment"])
+    context.set_forkserver_preload(PRELOAD)
     return context
 
 
