@@ -75,7 +75,7 @@ def choose_strength(features: np.ndarray, rows: pd.DataFrame, labels: np.ndarray
     """The C of the least log loss in three folds of these rows, of which no group stands in two; STRENGTH for rare classes.
 
     features: (n, views, d) float32, all views of a row in one fold; rows: id, label, group; labels: (n,) int64. At most
-    12,000 rows are looked at: with 1,280 features in two views that takes half a minute on two cores.
+    12,000 rows are looked at: with 1,280 features in two views that took 3 s on two cores, with 2,048 and 42 classes 11 s.
     """
     some = np.sort(np.random.default_rng(0).permutation(len(rows))[:MOST_ROWS])
     try:
