@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.special import softmax
 
@@ -44,7 +45,7 @@ def main() -> None:
     labels = held_out.run.labels(table["id"].to_numpy(), classes)
     for seed in range(arguments.seeds):
         given, flipped = plant(labels, len(classes), arguments.share, seed)
-        probabilities = predict(model, features, given, table["fold"].to_numpy(), len(classes), config)
+        probabilities = predict(model, features, given, table, len(classes), config)
         print(f"seed {seed}: {judged(given, probabilities, flipped)}", flush=True)
 
 
@@ -58,17 +59,18 @@ def plant(labels: np.ndarray, classes: int, share: float, seed: int) -> tuple[np
 
 
 def predict(
-    model: torch.nn.Module, features: np.ndarray, labels: np.ndarray, fold: np.ndarray, classes: int, config: Config
+    model: torch.nn.Module, features: np.ndarray, labels: np.ndarray, table: pd.DataFrame, classes: int, config: Config
 ) -> np.ndarray:
-    """(n, classes) out-of-fold probabilities of linear probes; features: (n, views, d), fold: (n,) int."""
-    views = features.shape[1]
+    """(n, classes) out-of-fold probabilities of linear probes; features: (n, views, d), table: folds.csv."""
+    views, fold = features.shape[1], table["fold"].to_numpy()
     probabilities = np.zeros((len(labels), classes))
     for number in np.unique(fold):
         train, valid = fold != number, fold == number
         seen = features[train].reshape(-1, features.shape[2])
-        probe.fit_head(model, seen, labels[train].repeat(views), classes, config.train.probe_strength / views)
+        strength = config.train.probe_strength or probe.choose_strength(features[train], table[train], labels[train], print)
+        probe.fit_head(model, seen, labels[train].repeat(views), classes, strength / views)
         with torch.inference_mode():
-            logits = backbone.head(model)(torch.from_numpy(features[valid])).numpy()  # (n, views, classes)
+            logits = probe.linear_head(model)(torch.from_numpy(features[valid])).numpy()  # (n, views, classes)
         probabilities[valid] = softmax(logits.astype(np.float64), axis=2).mean(axis=1)
     return probabilities
 

@@ -74,6 +74,9 @@ def main() -> None:
     if asked.weights:
         state = {name: tensor for name, tensor in load_file(asked.weights).items() if not name.startswith("classifier")}
         model.load_state_dict(state, strict=False)
+    if asked.model != "cifar_net":  # a head that starts small, as train.py's does: timm's own begins at a loss of 13
+        torch.nn.init.zeros_(model.get_classifier().weight)
+        torch.nn.init.zeros_(model.get_classifier().bias)
     optimizer = torch.optim.AdamW(model.parameters(), lr=asked.lr, weight_decay=0.05)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, asked.epochs * len(loader))
     criterion = nn.CrossEntropyLoss()

@@ -230,7 +230,9 @@ class TrainConfig(Section):
     head: Literal["random", "probe"] = knob(
         "random", "how the head starts: probe: as the logistic regression on the frozen backbone's features"
     )
-    probe_strength: float = knob(4e-3, "C of that regression, on features of deviation 1: the inverse of its penalty", gt=0)
+    probe_strength: float | None = knob(
+        None, "C of that regression, on features of deviation 1; none: chosen by cross-validation in the training rows", gt=0
+    )
     freeze: Literal["none", "norm", "backbone"] = knob(
         "none", "what does not learn: nothing, the BatchNorm statistics, or everything below the head"
     )
@@ -327,6 +329,8 @@ class Config(Section):
     def identity(self) -> dict[str, Any]:
         """The knobs that decide a run's results, flat: {"train.epochs": 10, …}. Folds of one run agree on all of them."""
         flat = flatten(self.model_dump(mode="json"))
+        if self.train.head != "probe":  # it decides nothing, and runs of before 0.004 was no longer its default go on
+            flat["train.probe_strength"] = None
         return {key: value for key, value in flat.items() if key not in knobs_without_identity()}
 
     def views(self) -> tuple[View, ...]:

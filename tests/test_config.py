@@ -329,6 +329,13 @@ def test_knobs_that_change_results_change_a_runs_identity_and_name(update):
     assert re.fullmatch("[0-9a-f]{6}", other.digest(Config()))
 
 
+def test_the_probes_strength_belongs_to_a_run_that_has_a_probe():
+    """A run of before, whose config.yaml says 0.004, goes on where the default is none now."""
+    assert Config(train=TrainConfig(probe_strength=0.004)).identity() == Config().identity()
+    fixed, chosen = (Config(train=TrainConfig(head="probe", probe_strength=value)).identity() for value in (0.004, None))
+    assert configuration.differences(fixed, chosen) == ["train.probe_strength: 0.004 → None"]
+
+
 def test_differences_are_listed_key_by_key():
     old, new = Config().identity(), Config(train=TrainConfig(lr=0.5, epochs=3)).identity()
     assert configuration.differences(old, new) == ["train.epochs: 10 → 3", "train.lr: 0.001 → 0.5"]

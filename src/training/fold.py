@@ -165,9 +165,10 @@ class _Fold:
         tracker = self._tracker()
         with stop_on_signals() as stop:
             if probed is not None:
-                row = history.probe_row(training, time.perf_counter() - started)
-                self._end_epoch(training, row, self._predictions(probed[0]), tracker, f"fold {self.fold}  linear probe")
-                self._keep_views(probed)
+                logits, strength = probed
+                row = history.probe_row(training, time.perf_counter() - started, strength)
+                self._end_epoch(training, row, self._predictions(logits[0]), tracker, f"fold {self.fold}  linear probe")
+                self._keep_views(logits)
             while not (training.finished or self.processes.most(len(stop))):
                 self._train_epoch(training, stop, held_out)
                 if training.position.step < training.steps and self.processes.most(len(stop)):
@@ -197,8 +198,8 @@ class _Fold:
             return tracking.Tracker(None, self.said)
         return tracking.track(self.config, self.run.name, "train", self.folder, self.fold, self.said)
 
-    def _fit_probe(self) -> np.ndarray:
-        """Start from the linear probe: its logits of the held-out rows in each view, which come from their cached features."""
+    def _fit_probe(self) -> tuple[np.ndarray, float]:
+        """Start from the linear probe: its logits of the held-out rows in each view, by their cached features, and its C."""
         return probe.start_head(self.model, self.seen, self.config, self.data, self.device, self.said)
 
     def _begin(self, state: dict[str, Any] | None) -> Training:

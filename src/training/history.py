@@ -33,11 +33,12 @@ def epoch_row(training: Training, validating: float) -> Row:
     }
 
 
-def probe_row(training: Training, seconds: float) -> Row:
-    """Epoch 0: the linear probe, for which nothing was trained step by step."""
+def probe_row(training: Training, seconds: float, strength: float) -> Row:
+    """Epoch 0: the linear probe, for which nothing was trained step by step, and its C."""
     none = float("nan")
     row = dict.fromkeys(COLUMNS, none)
-    return row | {"epoch": 0, "seconds": round(seconds, 3), "memory_gb": round(peak_memory(training.device), 3)}
+    spent = {"seconds": round(seconds, 3), "memory_gb": round(peak_memory(training.device), 3)}
+    return row | spent | {"epoch": 0, "probe_strength": strength}
 
 
 def scores(oof: Predictions | None, truth: np.ndarray, metric: str) -> Row:

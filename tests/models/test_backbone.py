@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
@@ -170,6 +171,49 @@ def test_normalising_is_x_over_255_less_mean_over_std(channels_last: bool):
     assert pixels.is_contiguous() != channels_last
 
 
+# A new head
+
+FAMILIES = [
+    "mobilenetv2_035", "mobilenetv3_small_050", "efficientnet_lite0", "tf_efficientnet_lite0", "test_efficientnet", "tinynet_e",
+    "lcnet_035", "mnasnet_small", "mixnet_s", "hardcorenas_a", "fbnetc_100", "ghostnet_050", "resnet18", "test_vit",
+    "test_convnext", "test_nfnet", "test_byobnet", "edgenext_xx_small", "efficientvit_m0", "efficientvit_b0", "shvit_s1",
+    "levit_128s", "swiftformer_xs", "efficientformerv2_s0", "repvit_m1", "xcit_nano_12_p8_224", "regnetx_002", "dla46x_c",
+    "dpn48b", "densenet121", "visformer_tiny", "cait_xxs24_224", "fastvit_t8", "inception_v3", "alexnet", "googlenet",
+]  # fmt: skip
+CLASSES = [(name, 2) for name in FAMILIES] + [("mobilenetv2_035", 42), ("dla46x_c", 42), ("levit_128s", 42), ("googlenet", 42)]
+
+
+@pytest.mark.parametrize(("name", "classes"), CLASSES)
+def test_a_new_head_knows_nothing_and_says_so(name: str, classes: int):
+    """Before anything is trained the cross-entropy is about ln(classes): of EfficientNet's as timm draws it 13 for two."""
+    sizes = {"inception_v3": 96, "alexnet": 63}
+    model, fed = backbone.create(ModelConfig(name=name, weights="none", image_size=sizes.get(name, 64)), classes)
+    images = torch.randn(4, 3, fed.size, fed.size, generator=torch.Generator().manual_seed(0))
+    for training in (True, False):
+        with torch.inference_mode():
+            logits = model.train(training)(images)
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        assert F.cross_entropy(logits, torch.arange(4) % classes) <= 1.2 * np.log(classes)
+
+
+def test_a_head_that_averages_two_starts_both_at_zero():
+    model, _ = backbone.create(ModelConfig(name="deit_tiny_distilled_patch16_224", weights="none", kwargs=("depth=1",)), 3)
+    assert all((parameter == 0).all() for parameter in backbone.head(model).parameters())
+
+
+def test_a_head_that_came_with_the_weights_is_left_alone(files: Path):
+    config = ModelConfig(name="test_resnet", image_size=64, weights=str(files / "plain.safetensors"))
+    assert (backbone.create(config, 3)[0].fc.weight == 0).all()
+    assert torch.equal(backbone.create(config, 1000)[0].fc.weight, pretrained().fc.weight)
+
+
+@pytest.mark.parametrize("name", ["cifar_net", "mnist_net", "lenet5"])
+def test_the_lectures_networks_start_as_they_say(name: str):
+    torch.manual_seed(0)
+    own = timm.create_model(name, num_classes=3).get_classifier().weight
+    assert torch.equal(backbone.create(ModelConfig(name=name, weights="none"), 3, seed=0)[0].get_classifier().weight, own)
+
+
 # What is frozen
 
 
@@ -214,6 +258,7 @@ def card_of(fed: backbone.ImageInput, **more) -> backbone.Card:
 
 def test_a_saved_model_comes_back_with_equal_logits_and_card(tmp_path: Path):
     model, fed = backbone.create(SMALL.model_copy(update={"mean": (0.1, 0.2, 0.3)}), 2, seed=3)
+    nn.init.normal_(model.fc.weight)  # as after training
     model(torch.rand(4, 3, fed.size, fed.size))
     model = model.to(memory_format=torch.channels_last)
     backbone.save(model, card_of(fed), tmp_path / "model.safetensors")
@@ -229,6 +274,7 @@ def test_a_saved_model_comes_back_with_equal_logits_and_card(tmp_path: Path):
 def test_a_model_of_another_size_and_with_arguments_comes_back(tmp_path: Path):
     config = ModelConfig(name="test_vit", weights="none", image_size=96, kwargs=("depth=2",))
     model, fed = backbone.create(config, 2)
+    nn.init.normal_(model.head.weight)
     backbone.save(model, card_of(fed, name="test_vit", kwargs=config.kwargs), tmp_path / "model.safetensors")
     loaded, _ = backbone.load(tmp_path / "model.safetensors", CPU)
     images = torch.rand(1, 3, 96, 96)

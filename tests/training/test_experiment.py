@@ -97,7 +97,7 @@ def test_a_linear_probe_alone_has_a_score_and_no_speed(dogs: Path, tmp_path: Pat
     monkeypatch.chdir(tmp_path)
     run, config = Run(Path("runs/probe")), tiny(dogs, train__head="probe", train__epochs=0)
     train(run, config, "all")
-    assert list(history(run)) == [*COLUMNS, "val_log_loss", "val_accuracy"]
+    assert list(history(run)) == [*COLUMNS, "probe_strength", "val_log_loss", "val_accuracy"]
     assert history(run)["epoch"].tolist() == [0]
     assert capsys.readouterr().out.count("│      0 │     0.0 │     — │") == 2
     assert "fold 1: finished already" in train(run, config, "all", resume=True)

@@ -78,9 +78,10 @@ def test_two_processes_give_what_one_gives_with_the_same_global_batch(two: Run, 
     ours, theirs = (Predictions.load(run.fold("0") / "oof.npz") for run in (two, Run(folder / "runs" / "one")))
     assert ours.ids.tolist() == theirs.ids.tolist()
     assert len(ours.ids) == 288
-    np.testing.assert_allclose(ours.logits, theirs.logits, atol=1e-4)
+    assert np.abs(theirs.logits).max() > 1, "it has learned something"
+    np.testing.assert_allclose(ours.logits, theirs.logits, rtol=0, atol=1e-5)
     losses = [history(run)["train_loss"].to_numpy() for run in (two, Run(folder / "runs" / "one"))]
-    np.testing.assert_allclose(*losses, rtol=1e-4)
+    np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 def test_a_process_that_dies_is_restarted_and_the_job_ends_like_one_that_did_not(two: Run, folder: Path):
