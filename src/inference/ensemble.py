@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from sklearn.model_selection import GroupKFold
 
 from src.competitions import metrics
 from src.competitions.predictions import Predictions, mean
-from src.competitions.tables import renamed
 from src.data import folds, prepare
 from src.errors import UserError
 from src.files import locked, replacing, sha256
@@ -302,7 +301,7 @@ def _submit(run: Member, members: list[Member], tested: Predictions, score: floa
     if absent or not len(wanted):
         return f"{absent:,} of {len(wanted):,} test rows have no prediction; predict.py without --partial makes them"
     path = Path("submissions") / f"{run.name}.csv"
-    tested = replace(tested.of(wanted), classes=renamed(tested.classes, prepared.classes))
+    tested = submission.in_todays_terms(tested.of(wanted), prepared.classes)
     submission.write(submission.make(config.competition, tested), path, config.competition, tested.classes, wanted.tolist())
     said(f"{path}: {len(wanted):,} rows, {submission.extent(config.competition, prepared.root)}; valid")
     ledger.enter(path, [member.name for member in members], run.recipe(), score)
