@@ -15,6 +15,7 @@ from src.competitions.names import quoted, shorten
 from src.errors import UserError
 
 WIDEST = 1 << 20  # bytes of a header: 100,000 columns of ten letters
+csv.field_size_limit(1 << 26)  # characters; a run-length-encoded mask has more than the 131,072 that Python allows
 SIGNATURES = {
     b"\xff\xfe": "is UTF-16; save it as UTF-8",
     b"\xfe\xff": "is UTF-16; save it as UTF-8",

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from src.competitions import sample
-from src.competitions.csv_file import read_csv
+from src.competitions.csv_file import read_csv, read_header
 from src.competitions.listing import listed_table, listing, prefix, why_no_rows
 from src.competitions.names import alike, natural, quoted, respelt, same_numbers, shorten
 from src.competitions.sample import submission_columns
@@ -94,9 +94,22 @@ def unscored(competition: CompetitionConfig, root: Path, classes: tuple[str, ...
     return f"{root}: the test images lie under {shorten(foreign)}, which is no class: they aren't scored" if foreign else None
 
 
-def class_names(competition: CompetitionConfig, train: pd.DataFrame) -> tuple[str, ...]:
-    """The classes in the order of the logits: the competition's own, or the sorted labels of its training table."""
-    return competition.classes or tuple(sorted(train["label"].unique(), key=natural))
+def class_names(competition: CompetitionConfig, train: pd.DataFrame, root: Path | None = None) -> tuple[str, ...]:
+    """The classes in the order of the logits: the competition's own, or the sorted labels of its training table.
+
+    root: where the sample may lie; if the names of its columns are the classes, their order is its own.
+    """
+    classes = competition.classes or tuple(sorted(train["label"].unique(), key=natural))
+    path = sample.find(competition, root) if root is not None else None
+    if (
+        path is None
+        or competition.classes
+        or competition.submission_columns
+        or competition.submission_values != "probabilities"
+    ):
+        return classes
+    columns = read_header(path)[1:]
+    return columns if sorted(columns) == sorted(classes) else classes
 
 
 def class_indices(labels: pd.Series, classes: tuple[str, ...], source: object = "labels") -> np.ndarray:
@@ -233,11 +246,14 @@ def _as_the_sample(table: pd.DataFrame, path: Path, competition: CompetitionConf
     # A sample row that the table lacks still needs a prediction: its image is looked for where the pattern says.
     pattern = competition.test_images.replace(f"{{{competition.id_column}}}", "{id}")
     paths = [known.get(id) or pattern.replace("{id}", id) for id in ids]
-    more, lacking = len(table) - int(table["id"].isin(ids).sum()), int((~ids.isin(table["id"])).sum())
     source = competition.test_csv or "the test images"
-    if more:
+    more, lacking = len(table) - int(table["id"].isin(ids).sum()), int((~ids.isin(table["id"])).sum())
+    if lacking == len(ids) and len(table):
+        here, there = quoted(ids.iloc[0]), quoted(table["id"].iloc[0])
+        said(f"{path}: none of its {len(ids):,} ids is in {source}: {here} here, {there} there")
+    elif more:
         said(f"{path}: only its {len(ids):,} rows are predicted: {more:,} of the {len(table):,} of {source} are not in it")
-    if lacking and competition.test_csv:
+    if 0 < lacking < len(ids) and competition.test_csv:
         first = ids[~ids.isin(table["id"])].iloc[0]
         said(f"{path}: {lacking:,} of its {len(ids):,} ids are not in {source}, the first is {quoted(first)}")
     return pd.DataFrame({"id": ids, "path": paths})

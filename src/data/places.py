@@ -6,6 +6,7 @@ these are found. A name with other capitals or another suffix is another name: i
 
 import os
 import posixpath
+import re
 import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from src.competitions.names import shown
 
+UNTIDY = re.compile(r"^/|//|(^|/)\.\.?(/|$)|/$")
 TEXTS = {".txt", ".xml", ".json", ".csv"}
 
 
@@ -34,7 +36,7 @@ class Places:
             found = self._walk(inside, _Folder.same) if inside is not None else None
             if found is not None:
                 return found
-        return path if _is_file(self.root / path) else None
+        return path if os.path.isfile(os.path.join(self.root, path)) else None
 
     def near(self, path: str) -> str | None:
         """A file whose name differs from a path that isn't there by capitals, blanks at the ends or the suffix alone."""
@@ -57,6 +59,8 @@ class Places:
 
     def _inside(self, path: str) -> str | None:
         """The path below the folder without ., .. and //; None where it leads out."""
+        if not UNTIDY.search(path):
+            return path
         full = posixpath.normpath(posixpath.join(self.homes[0], path))
         for home in self.homes:
             if full.startswith(home.rstrip("/") + "/"):
@@ -137,11 +141,3 @@ def _stem(name: str) -> str:
     """Without the suffix; a text that lies beside pictures under their names stays what it is."""
     stem, suffix = os.path.splitext(_folded(name))
     return name if suffix in TEXTS else stem
-
-
-def _is_file(path: Path) -> bool:
-    """A file, or a link to one; False too for a path that no disk can have."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False

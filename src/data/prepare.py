@@ -46,7 +46,7 @@ def prepare(config: Config, said: Callable[[str], None] = print) -> Prepared:
     competition = config.competition
     root = _ready(config, said, competition.train_csv or f"{tables.prefix(competition.train_images) or '.'}/")
     train = tables.train_table(competition, root, said)
-    classes = tables.class_names(competition, train)
+    classes = tables.class_names(competition, train, root)
     if len(classes) < 2:
         raise UserError(f"{root}: all {len(train):,} training rows are of one class, {quoted(classes[0])}; two are needed")
     sample.check(competition, root, classes)

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from sklearn.model_selection import GroupKFold
 
 from src.competitions import metrics
 from src.competitions.predictions import Predictions, mean
-from src.competitions.tables import renamed
 from src.data import folds, prepare
 from src.errors import UserError
 from src.files import check_name, clean_name, locked, sha256
@@ -344,7 +343,7 @@ def _submit(run: Member, members: list[Member], tested: Predictions, score: floa
     if absent or not len(wanted):
         return f"{absent:,} of {len(wanted):,} test rows have no prediction; predict.py without --partial makes them"
     path = Path("submissions") / f"{run.name}.csv"
-    tested = replace(tested.of(wanted), classes=renamed(tested.classes, prepared.classes))
+    tested = submission.in_todays_terms(tested.of(wanted), prepared.classes)
     submission.write(submission.make(config.competition, tested), path, config.competition, tested.classes, wanted.tolist())
     count = len(run.unseen() & set(wanted.tolist()))
     prior = f"; {count:,} of them by the classes' shares, without a picture that can be read" if count else ""

@@ -4,7 +4,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from src.competitions.predictions import Predictions, mean
-from src.competitions.tables import class_indices, renamed, shorten
+from src.competitions.tables import class_indices, shorten
 from src.config import Config
 from src.cores import cores
 from src.data import folds, prepare
@@ -76,7 +76,7 @@ def predict_run(run: Run, config: Config, partial: bool, said: Callable[[str], N
     said(f"{run.path}: folds {', '.join(trained)}; views: {names}; {len(test.seen):,} test rows")
     plan = Plan(run, config, prepared, test, views, choose_device(config.train.device))
     tested = mean([_predict_fold(plan, fold, said) for fold in trained])
-    tested = replace(tested, classes=renamed(tested.classes, prepared.classes))
+    tested = submission.in_todays_terms(tested, prepared.classes)
     path = Path("submissions") / (f"{run.name}.partial.csv" if partial else f"{run.name}.csv")
     table = submission.make(config.competition, tested)
     submission.write(table, path, config.competition, tested.classes, tested.ids.tolist())

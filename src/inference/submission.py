@@ -12,7 +12,7 @@ from src.competitions.csv_file import SIGNATURES
 from src.competitions.names import natural, quoted
 from src.competitions.predictions import Predictions
 from src.competitions.sample import find, submission_columns
-from src.competitions.tables import class_indices, truth
+from src.competitions.tables import class_indices, renamed, truth
 from src.config import CompetitionConfig
 from src.errors import UserError
 from src.files import replacing
@@ -103,6 +103,15 @@ def labels_written(competition: CompetitionConfig, classes: tuple[str, ...]) -> 
 def order_of(competition: CompetitionConfig) -> str:
     """Where the test rows and their order stand: Shopee's in test.csv, that of the Dogs vs. Cats in their sample."""
     return competition.sample_csv or competition.test_csv or "the test images"
+
+
+def in_todays_terms(predictions: Predictions, classes: tuple[str, ...]) -> Predictions:
+    """An older run's predictions with its classes spelt, and in the order, as the data's are now."""
+    names = renamed(predictions.classes, classes)
+    place = {name: k for k, name in enumerate(names)}
+    if place.keys() != set(classes):
+        return predictions
+    return Predictions(predictions.ids, predictions.logits[:, [place[name] for name in classes]], classes)
 
 
 def extent(competition: CompetitionConfig, root: Path) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.competitions import sample, tables
+from src.competitions import tables
 from src.config import CompetitionConfig, built_in
 from src.errors import UserError
 
@@ -185,6 +185,32 @@ def test_a_folder_that_is_no_class_is_refused(tmp_path):
         tables.train_table(LISTED.model_copy(update={"classes": ("cat", "dog")}), tmp_path)
 
 
+def test_the_test_images_folder_beside_the_classes_is_no_class(tmp_path):
+    touch(tmp_path, "cat/1.jpg", "dog/2.jpg", "test/3.jpg")
+    beside = LISTED.model_copy(update={"train_images": "{label}/{id}.jpg"})
+    assert tables.train_table(beside, tmp_path)["label"].tolist() == ["cat", "dog"]
+    assert tables.test_table(beside, tmp_path)["id"].tolist() == ["3"]
+
+
+@pytest.mark.parametrize("name", ["test", "Test", "testing", "test1", "test_images", "val", "validation"])
+def test_another_folder_of_test_images_is_refused_unless_it_is_a_class(tmp_path, name):
+    touch(tmp_path, "train/cat/1.jpg", f"train/{name}/3.jpg")
+    with pytest.raises(UserError, match=rf"{name} would be a class, of 1 images: .*competition\.test_images"):
+        tables.train_table(LISTED, tmp_path)
+    configured = LISTED.model_copy(update={"classes": ("cat", name)})
+    assert set(tables.train_table(configured, tmp_path)["label"]) == {"cat", name}
+
+
+def test_ids_and_labels_with_line_breaks_are_refused(tmp_path):
+    assert "row 2, id 'a\\nb' holds a line break" in refusal(tmp_path, 'id,label\n"a\nb",0\nc,1\n')
+    assert "row 3, id 'b': a line break in its label" in refusal(tmp_path, 'id,label\na,1\nb,"0\n1"\n')
+
+
+def test_rows_are_counted_as_an_editor_does_past_blank_lines_and_line_breaks(tmp_path):
+    assert "row 6, id 'b': no label" in refusal(tmp_path, 'id,label,text\n\na,0,"x\ny"\n\nb,,\n')
+    assert "in rows 3, 6" in refusal(tmp_path, "id,label\n\na,0\n\nb,1\na,0\n")
+
+
 # Test tables and the sample's order
 
 
@@ -220,7 +246,6 @@ def test_a_sample_row_keeps_the_path_that_its_table_gives(tmp_path):
     "sample, said",
     [
         ("id,label\n1,0\n1,0\n", "sample_submission.csv: id '1' stands 2 times"),
-        ("key,label\n1,0\n", "sample_submission.csv: its header is 'key,label', and the submission's would be 'id,label'"),
         ("id,label\n,0\n", "sample_submission.csv: row 2 has no id"),
     ],
 )
@@ -228,13 +253,39 @@ def test_a_wrong_sample_submission_is_named(tmp_path, sample, said):
     touch(tmp_path, "test/1.jpg")
     (tmp_path / "sample_submission.csv").write_text(sample)
     with pytest.raises(UserError, match=re.escape(said)):
-        sample.check(built_in("dogs_vs_cats"), tmp_path, ("cat", "dog"))
         tables.test_table(built_in("dogs_vs_cats"), tmp_path)
 
 
 def test_shopees_placeholder_category_of_the_test_rows_is_not_taken_for_a_class(tmp_path):
     (tmp_path / "test.csv").write_text("filename,category\nb.jpg,43\na.jpg,43\n")
     assert tables.test_table(built_in("shopee"), tmp_path)["id"].tolist() == ["b.jpg", "a.jpg"]
+
+
+@pytest.mark.parametrize(
+    "text, fields, said",
+    [
+        ("id,label\n1,7.0\n2,8\n", {}, ["7", "8"]),
+        ("id,label\n1,07\n", {}, "row 2, id '1': label '07' is not among"),
+        ("id,label\n1,7\n\n2,9\n", {}, "row 4, id '2': label '9' is not among"),
+        ("id,label\n1,b\n2,a\n", {"submission_labels": ("a", "b")}, ["8", "7"]),
+        ("id,label\n1,7\n1,8\n", {}, "id '1' stands 2 times, in rows 2, 3"),
+    ],
+)
+def test_the_solutions_labels_are_classes_or_refused(tmp_path, text, fields, said):
+    (tmp_path / "solution.csv").write_text(text)
+    solved = competition(solution_csv="solution.csv", **fields)
+    if isinstance(said, list):
+        assert tables.truth(solved, tmp_path, ("7", "8"))["label"].tolist() == said
+        return
+    with pytest.raises(UserError, match=re.escape(said)):
+        tables.truth(solved, tmp_path, ("7", "8"))
+
+
+def test_test_folders_that_are_no_classes_are_not_scored(tmp_path):
+    touch(tmp_path, "test/unknown/1.jpg")
+    listed = competition(test_csv=None, test_images="test/{label}/{number}.jpg")
+    assert tables.truth(listed, tmp_path, ("cat", "dog")) is None
+    assert "unknown, which is no class" in tables.unscored(listed, tmp_path, ("cat", "dog"))
 
 
 # Names and order
@@ -266,6 +317,16 @@ def test_classes_not_configured_are_the_sorted_labels(labels, classes):
 
 def test_configured_classes_keep_their_order_and_those_that_do_not_occur():
     assert tables.class_names(competition(classes=("dog", "cat")), pd.DataFrame({"label": ["cat"]})) == ("dog", "cat")
+
+
+def test_a_label_that_is_no_class_never_becomes_another_ones_index():
+    labels = pd.Series(["b", "a", "c"], index=["x", "y", "z"])
+    with pytest.raises(UserError, match=r"folds\.csv: id 'z': label 'c' is not among the 2 classes a, b \(1 such rows\)"):
+        tables.class_indices(labels, ("a", "b"), "folds.csv")
+    assert tables.class_indices(pd.Series(["1.0", "0"]), ("0", "1")).tolist() == [1, 0]
+    assert tables.class_indices(pd.Series([], dtype=str), ("0", "1")).tolist() == []
+    with pytest.raises(UserError, match="label '01'"):
+        tables.class_indices(pd.Series(["01"]), ("0", "1"))
 
 
 @given(st.lists(st.integers(0, 10**6), unique=True))

@@ -297,6 +297,15 @@ def test_rows_without_image_are_refused_unless_they_are_to_be_dropped(workplace)
     assert all((root / path).is_file() for path in kept["path"])
 
 
+@pytest.mark.parametrize("named", ["000.JPG", "000.png", "000"])
+def test_an_image_that_is_only_named_otherwise_is_not_to_be_dropped(workplace, named):
+    root = shopee(workplace / "data/shopee")
+    touch(root, f"train/train/train/00/{named}")
+    said = refusal(lambda: training_rows(config("shopee"), prepared(config("shopee"))[0]))
+    assert f"train/train/train/00/000.jpg, but train/train/train/00/{named} is there" in said
+    assert "--data.missing" not in said
+
+
 def test_tables_without_a_single_image_cannot_be_trained_on(workplace):
     shutil.rmtree(shopee(workplace / "data/shopee") / "train")
     found, _ = prepared(config("shopee"))
@@ -424,6 +433,46 @@ def test_labels_outside_the_classes_of_such_a_competition_are_refused(retina):
     tree["competition"]["classes"] = ["0", "1"]
     two = configuration.validate(tree, {})
     assert "row 4, id '0002': label '2' is not among the 2 classes 0, 1 (10 such rows)" in refusal(lambda: prepared(two))
+
+
+@pytest.mark.parametrize(
+    "file, old, new, said",
+    [
+        ("sample.csv", "diagnosis", "label", "data/retina/sample.csv: its header is 'image_id,label'"),
+        ("sample.csv", "diagnosis", "diagnosis,diagnosis", "competition.submission_columns"),
+        ("sample.csv", "t2,0", "t2,00", "column 'diagnosis' holds '00', and the training rows have '0'"),
+    ],
+)
+def test_a_sample_that_the_submission_would_not_match_is_refused_before_training(retina, file, old, new, said):
+    path = Path("data/retina") / file
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    assert said in refusal(lambda: prepared(retina))
+
+
+def test_paths_in_a_table_are_found_however_they_are_spelt(retina):
+    spelt = retina.competition.model_copy(update={"train_images": "{path}"})
+    spellings = [
+        "images/{}.png",
+        "./images//{}.png",
+        "images/../images/{}.png",
+        "images\\{}.png",
+        os.path.abspath("data/retina/images/{}.png"),
+    ]
+    rows = [f"{i:04d},{i % 3},{spellings[i % 5].format(f'{i:04d}')}\n" for i in range(30)]
+    Path("data/retina/train.csv").write_text("image_id,diagnosis,path\n" + "".join(rows))
+    found = prepared(retina.model_copy(update={"competition": spelt}))[0]
+    assert found.train["path"].tolist() == [f"images/{i:04d}.png" for i in range(30)]
+    assert found.train["found"].all()
+
+
+def test_a_format_that_the_decoder_does_not_know_is_named(retina):
+    for path in Path("data/retina/images").glob("*.png"):
+        path.with_suffix(".npy").write_bytes(b"\x93NUMPY" + path.read_bytes())
+    arrays = retina.competition.model_copy(update={"train_images": "images/{image_id}.npy"})
+    knobs = Config(competition=arrays, data=DataConfig(workers=0))
+    said = refusal(lambda: training_rows(knobs, audited(knobs, prepared(knobs)[0])))
+    assert "30 training rows are not_an_image" in said
+    assert "OpenCV reads no .npy files" in said
 
 
 # The real tables of Shopee

@@ -111,6 +111,38 @@ def test_a_probability_a_class_has_the_classes_as_its_header(file: Path):
     np.testing.assert_allclose(numbers, predicted.probabilities(), rtol=1e-8)
 
 
+@pytest.mark.parametrize(
+    "was, now, columns",
+    [
+        (("0.0", "1.0"), ("0", "1"), [0, 1]),
+        (("cat", "dog"), ("dog", "cat"), [1, 0]),
+        (("0.0", "1.0"), ("1", "0"), [1, 0]),
+        (("a", "b"), ("a", "b", "c"), None),
+    ],
+)
+def test_an_older_runs_predictions_are_handed_in_under_todays_names(was, now, columns):
+    predicted = Predictions(np.array(["x", "y"]), np.array([[1, 2], [4, 3]], np.float32), was)
+    today = submission.in_todays_terms(predicted, now)
+    assert today.classes == (was if columns is None else now)
+    np.testing.assert_array_equal(today.logits, predicted.logits if columns is None else predicted.logits[:, columns])
+
+
+def test_the_rows_of_a_submission_are_the_samples_where_it_is_there(tmp_path: Path):
+    assert submission.extent(DIGITS, tmp_path) == "every row of test.csv, in its order"
+    (tmp_path / "sample_submission.csv").write_text("id,label\n")
+    assert submission.extent(DIGITS, tmp_path) == "every row of sample_submission.csv, in its order"
+    assert submission.extent(DOGS.model_copy(update={"sample_csv": None}), tmp_path) == "a row for every test image"
+
+
+def test_a_solution_in_floats_is_scored_on_the_rows_that_are_predicted(tmp_path: Path):
+    (tmp_path / "solution.csv").write_text("id,label\nx,7.0\ny,3\nother,1.0\n")
+    predicted = Predictions(np.array(["y", "x"]), np.eye(10, dtype=np.float32)[[3, 7]], DIGITS.classes)
+    assert submission.score(DIGITS, predicted, tmp_path) == (1.0, 2)
+    (tmp_path / "solution.csv").write_text("id,label\nx,7\ny,10\n")
+    with pytest.raises(UserError, match=r"solution\.csv: row 3, id 'y': label '10' is not among"):
+        submission.score(DIGITS, predicted, tmp_path)
+
+
 # What is refused
 
 
