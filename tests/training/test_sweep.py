@@ -158,11 +158,11 @@ def test_an_unstarted_trial_is_not_finished_and_has_no_score():
         ),
         (
             {"parameters": {"train.lr": {"min": 0.1, "max": 0.2}}},
-            "train.lr: a grid needs values, or whole numbers from min to max; or set method: random",
+            "train.lr: a grid needs values, or at most 10,000 whole numbers from min to max; or set method: random",
         ),
         (
             {"parameters": {"train.lr": {"values": [1, 2], "probabilities": [1.0, 1.0]}}},
-            "train.lr: a grid needs values, or whole numbers from min to max; or set method: random",
+            "train.lr: a grid needs values, or at most 10,000 whole numbers from min to max; or set method: random",
         ),
     ],
 )
