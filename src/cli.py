@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import tyro
-import yaml
 from tyro.conf import FlagCreatePairsOff, Positional, arg  # noqa: F401  for the verbs, which import `src` first
 
 from src import config as configuration
@@ -139,10 +138,7 @@ def _as_tyro_spells_it(argv: list[str]) -> list[str]:
 
 def _elements(value: str) -> list[str] | None:
     """["0.5", "0.5"] for "[0.5, 0.5]"; None for what is no list."""
-    try:
-        read = yaml.safe_load(value) if value.startswith("[") else None
-    except yaml.YAMLError:
-        return None
+    read = configuration.read_value(value) if value.startswith("[") else None
     return [str(element) for element in read] if isinstance(read, list) else None
 
 
@@ -161,7 +157,7 @@ def _check_values(argv: list[str], config: Config) -> None:
     given = {name: values for name, values in _pairs(argv) if name in fields}
     for name, values in given.items():
         section, key = name.split(".")
-        read = [yaml.safe_load(value) if value not in ("None", "") else None for value in values]
+        read = [configuration.read_value(value) if value not in ("None", "") else None for value in values]
         many = "tuple" in str(fields[name].annotation) and read != [None]
         tree[section][key] = read if many or len(read) > 1 else read[0] if read else None
         if not values and not many:

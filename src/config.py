@@ -9,7 +9,9 @@ import difflib
 import functools
 import hashlib
 import json
+import os
 import re
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,6 +25,23 @@ from src.views import View, forbidden, keeping_views, read_views
 REPOSITORY = Path(__file__).resolve().parent.parent
 BUILT_IN = REPOSITORY / "src" / "competitions"
 FULL = "full"  # the fold that trains on all rows
+LARGEST, DEEPEST, MOST_VALUES = 4_000_000, 32, 500_000  # bytes, levels and values of a YAML file
+LONGEST_WORD = 200  # of which a nearest name is looked for
+FAULTS = 5  # that are told at once
+UNPRINTABLE = re.compile(r"[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 60
+_repr.maxlevel = 3
+
+
+def short(value: Any) -> str:
+    """A value as Python writes it, cut where it is long."""
+    return _repr.repr(value)
+
+
+def fits(value: int) -> bool:
+    """Whether a whole number has 64 bits: what is larger can't be told in a message, nor counted to."""
+    return -(2**63) <= value < 2**63
 
 
 class ConfigError(UserError):
@@ -44,6 +63,13 @@ class Section(BaseModel):
             return given
         optional = {name for name, field in cls.model_fields.items() if is_optional(field)}
         return {key: None if value == "none" and key in optional else value for key, value in given.items()}
+
+    @model_validator(mode="after")
+    def _within_64_bits(self) -> "Section":
+        for key in type(self).model_fields:
+            if isinstance(value := getattr(self, key), int) and not fits(value):
+                raise ValueError(f"{key}: a number beyond 64 bits")
+        return self
 
 
 def is_optional(field: Any) -> bool:
@@ -128,8 +154,13 @@ class ModelConfig(Section):
     @classmethod
     def _pairs(cls, pairs: tuple[str, ...]) -> tuple[str, ...]:
         for pair in pairs:
-            if not pair.partition("=")[0].isidentifier() or "=" not in pair:
-                raise ValueError(f"{pair!r} is not of the form key=value")
+            key, _, value = pair.partition("=")
+            if not key.isidentifier() or "=" not in pair:
+                raise ValueError(f"{short(pair)} is not of the form key=value")
+            try:
+                parse_yaml(value)
+            except yaml.YAMLError:
+                raise ValueError(f"{short(pair)}: the value can't be read") from None
         return pairs
 
     @field_validator("std")
@@ -141,7 +172,7 @@ class ModelConfig(Section):
 
     def arguments(self) -> dict[str, Any]:
         """kwargs as Python values: ("pad_type=same",) → {"pad_type": "same"}."""
-        return {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in self.kwargs)}
+        return {key: parse_yaml(value) for key, _, value in (pair.partition("=") for pair in self.kwargs)}
 
 
 REFUSED, KEPT = "refuse", "keep"
@@ -449,15 +480,25 @@ def dump(config: Config, **more: Any) -> str:
 def find(path: str | Path) -> Path:
     """A configuration's file as given, or else below the repository, so that a run can be started from any folder."""
     for candidate in (Path(path), REPOSITORY / path):
-        if candidate.is_file():
+        if _is_file(candidate):
             return candidate
+    if os.path.exists(path):
+        raise ConfigError(f"{path}: not a file; name a YAML file")
     known = [str(file.relative_to(REPOSITORY)) for file in sorted((REPOSITORY / "configs").rglob("*.yaml"))]
     close = difflib.get_close_matches(str(path), known, 1)
     raise ConfigError(f"{path}: no such configuration" + (f"; did you mean {close[0]}?" if close else ""))
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or no name at all
+        return False
+
+
 def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
     """ "; did you mean X?" for the closest of `known`, or "" where none is close. Sections are told apart by dots."""
+    word = word[:LONGEST_WORD]
     head, _, leaf = word.rpartition(".")
     # Within one section only the last part counts: the section's own name would make any two of its keys look alike.
     beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == head}
@@ -469,24 +510,89 @@ def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
     return ""
 
 
-class _EachKeyOnce(yaml.SafeLoader):
-    """YAML itself forbids a key that stands twice in a mapping; PyYAML takes the last one without a word."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """YAML's plain values, each key once: YAML itself forbids one that stands twice, PyYAML takes the last without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in keys:
-                raise yaml.constructor.ConstructorError(problem=f"{key.value} stands there twice", problem_mark=key.start_mark)
-            keys.add(str(key.value))
-        return super().construct_mapping(node, deep)
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{key.value[:60]} stands there twice", problem_mark=key.start_mark
+                )
+            keys |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
+        mapping = super().construct_mapping(node, deep)
+        odd = [key for key in mapping if not isinstance(key, str)]
+        if odd:
+            raise yaml.constructor.ConstructorError(
+                problem=f"the key {short(odd[0])} is no text; put it in quotes", problem_mark=node.start_mark
+            )
+        return mapping
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """As PyYAML does it, which lets !!int abc, the 31st of February and numbers of 5,000 digits end in a traceback."""
+        try:
+            value = super().construct_object(node, deep)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            kind = node.tag.rpartition(":")[2]
+            problem = f"{short(node.value)} can't be read as {kind}; put it in quotes if text is meant"
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark) from None
+        if isinstance(value, int) and not fits(value):
+            raise yaml.constructor.ConstructorError(problem="a number beyond 64 bits", problem_mark=node.start_mark)
+        return value
+
+
+def _check_size(text: str) -> None:
+    """Raises YAMLError for what no configuration is like: nested without end, or aliases that stand for millions of values."""
+    total, sizes, begun = 0, {}, []
+    for event in yaml.parse(text, _Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            begun.append((event.anchor, total))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = begun.pop()
+            sizes[anchor] = total - before
+        elif isinstance(event, yaml.ScalarEvent):
+            sizes[event.anchor] = 1
+        elif isinstance(event, yaml.AliasEvent):
+            # An alias counts as all that it stands for; within itself, as more than is allowed.
+            total += MOST_VALUES if event.anchor in [anchor for anchor, _ in begun] else sizes.get(event.anchor, 0)
+        total += 1
+        problem = "nested too deeply" if len(begun) > DEEPEST else "too many values" if total > MOST_VALUES else ""
+        if isinstance(event, yaml.ScalarEvent) and (odd := UNPRINTABLE.search(event.value)):
+            problem = f"holds the control character {odd[0]!r}"
+        if problem:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+
+
+def parse_yaml(text: str) -> Any:
+    """What a YAML text says, in plain Python values. Raises YAMLError, and nothing else, whatever the text holds."""
+    try:
+        _check_size(text)
+        return yaml.load(text, _Loader)
+    except UnicodeError as error:  # half a surrogate pair, as in a command line that is not UTF-8
+        raise yaml.YAMLError(f"not a text: {error.reason}") from None
+
+
+def read_value(text: str) -> Any:
+    """A value of the command line as YAML has it; as the text that it is where YAML can't read it."""
+    try:
+        return parse_yaml(text)
+    except yaml.YAMLError:
+        return text
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file's mapping. Raises ConfigError with the line where it can't be parsed or where a key stands twice."""
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't be read: {error}") from None
+        with open(path, "rb") as file:
+            raw = file.read(LARGEST + 1)
+        if len(raw) > LARGEST:
+            raise ConfigError(f"{path}: more than {LARGEST:,} bytes; is this a configuration?")
+        tree = parse_yaml(raw.decode("utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8, from byte {error.start} on; save it as UTF-8 text") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree or {}, dict):
@@ -498,6 +604,8 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any]
     path = find(path)
     if path.resolve() in seen:
         raise ConfigError(f"{path}: base: the files name each other in a circle")
+    if len(seen) >= DEEPEST:
+        raise ConfigError(f"{path}: base: more than {DEEPEST} files, each the base of another")
     tree = read_yaml(path)
     tree.pop("made_with", None)  # a run's config.yaml also says with which versions it was made
     base = tree.pop("base", None)
@@ -506,9 +614,11 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any]
     origin = dict.fromkeys(flatten(tree), str(path))
     if base is None:
         return tree, origin
-    beside = path.parent / str(base)
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base: must be a file's name, not {short(base)}")
     try:
-        below_path = find(beside if beside.is_file() else str(base))
+        beside = path.parent / base
+        below_path = find(beside if _is_file(beside) else base)
     except ConfigError as error:
         raise ConfigError(f"{path}: base: {error}") from None
     below, below_origin = _read_with_bases(below_path, (*seen, path.resolve()))
@@ -518,18 +628,18 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any]
 def _competition(given: Any, path: Path) -> dict[str, Any]:
     """`competition: shopee`, or a mapping, which may start from a `base: shopee`."""
     if not isinstance(given, str | dict):
-        raise ConfigError(f"{path}: competition: must be the name of a built-in one or a mapping, not {given!r}")
+        raise ConfigError(f"{path}: competition: must be the name of a built-in one or a mapping, not {short(given)}")
     fields = {"base": given} if isinstance(given, str) else dict(given)
     base = fields.pop("base", None)
     if base is None:
         return fields
-    file = BUILT_IN / f"{base}.yaml"
-    if not file.is_file():
-        known = [file.stem for file in sorted(BUILT_IN.glob("*.yaml"))]
+    known = [file.stem for file in sorted(BUILT_IN.glob("*.yaml"))]
+    if base not in known:
         raise ConfigError(
-            f"{path}: competition: {base!r} is not built in (those are {', '.join(known)}){nearest(str(base), known)} "
+            f"{path}: competition: {short(base)} is not built in (those are {', '.join(known)}){nearest(str(base), known)} "
             "Another one is written out as a mapping with train_csv, train_images, metric, …"
         )
+    file = BUILT_IN / f"{base}.yaml"
     return _competition(read_yaml(file), file) | fields
 
 
@@ -543,8 +653,8 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _explain(error: ValidationError, origin: dict[str, str]) -> str:
     """One line for pydantic's findings: place, key, what is wrong, what is allowed."""
-    lines = []
-    for finding in error.errors():
+    findings, lines = error.errors(), []
+    for finding in findings[:FAULTS]:
         location = [str(part) for part in finding["loc"] if not str(part).startswith(("function-", "constrained-"))]
         key = ".".join(location)
         known = dict(knobs())
@@ -562,8 +672,11 @@ def _explain(error: ValidationError, origin: dict[str, str]) -> str:
             said = f"wrong number of values{_hint(known[key])}"
         else:
             given = finding["input"] if not isinstance(finding["input"], dict) else "a mapping"
-            said = f"{finding['msg'].lower().replace('input should be', 'must be')}, not {given!r}{_hint(known.get(key))}"
+            must = finding["msg"].lower().replace("input should be", "must be")
+            quotes = "; put it in quotes" if finding["type"] == "string_type" and not isinstance(given, list | None) else ""
+            said = f"{must}, not {short(given)}{quotes}{_hint(known.get(key))}"
         lines.append(": ".join(part for part in (place, key, said) if part))
+    lines += [f"and {len(findings) - FAULTS:,} more faults"] if len(findings) > FAULTS else []
     return "; ".join(dict.fromkeys(lines))
 
 

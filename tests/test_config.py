@@ -1,6 +1,8 @@
 """src/config.py: every mistake in a configuration is told with its file, its key and what is allowed."""
 
+import contextlib
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -66,7 +68,10 @@ def test_a_misspelt_key_names_the_nearest_knob(tmp_path, text, key, nearest):
 
 def test_a_key_that_resembles_nothing_gets_the_list_of_its_section(tmp_path):
     path = write(tmp_path, "predict: {qqqq: 1}")
-    assert refusal(path) == f"{path}: predict.qqqq: unknown key; known are predict.tta, predict.tta_mean, predict.batch_size"
+    assert (
+        refusal(path)
+        == f"{path}: predict.qqqq: unknown key; known are predict.tta, predict.tta_mean, predict.batch_size, predict.unreadable"
+    )
 
 
 @pytest.mark.parametrize(
@@ -246,14 +251,30 @@ words = words.filter(lambda word: word != "none")
 maybe = st.one_of(st.none(), words)
 share = st.floats(0, 0.99)
 channels = st.one_of(st.none(), st.tuples(*[st.floats(1e-6, 1)] * 3))
-pairs = st.lists(st.from_regex(r"\A[a-z_]+=.{0,5}\Z", alphabet=one_line), max_size=2).map(tuple)
+
+
+def is_yaml(pair: str) -> bool:
+    try:
+        configuration.parse_yaml(pair.partition("=")[2])
+    except yaml.YAMLError:
+        return False
+    return True
+
+
+readable = st.from_regex(r"\A[a-z_]+=.{0,5}\Z", alphabet=one_line).filter(is_yaml)
+pairs = st.lists(readable, max_size=2).map(tuple)
 configs = st.builds(
     Config,
     competition=st.sampled_from(BUILT_INS).map(built_in),
     model=st.builds(ModelConfig, name=words, weights=words, mean=channels, std=channels, dropout=share, kwargs=pairs),
-    data=st.builds(DataConfig, root=maybe, folds=st.integers(2, 100), rows=st.one_of(st.none(), st.integers(2))),
+    data=st.builds(DataConfig, root=maybe, folds=st.integers(2, 100), rows=st.one_of(st.none(), st.integers(2, 2**63 - 1))),
     train=st.builds(
-        TrainConfig, epochs=st.integers(1), lr=st.floats(1e-12, 100), ema=share, optimizer=words, channels_last=st.booleans()
+        TrainConfig,
+        epochs=st.integers(1, 2**63 - 1),
+        lr=st.floats(1e-12, 100),
+        ema=share,
+        optimizer=words,
+        channels_last=st.booleans(),
     ),
     tracking=st.builds(TrackingConfig, project=maybe, entity=maybe),
 )
@@ -359,3 +380,79 @@ def test_every_kind_of_finding_but_those_without_a_row_to_train_on_has_a_policy(
     from src.data.audit import KINDS
 
     assert set(POLICIES) == set(KINDS) - {"missing", "orphan"}
+
+
+# Hostile YAML
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ("competition: {name: 2024-01-01}", "competition.name: must be a valid string, not datetime.date(2024, 1, 1); put it"),
+        ("train: {lr: 2024-13-45}", "'2024-13-45' can't be read as timestamp; put it in quotes if text is meant"),
+        ("train: {epochs: !!int abc}", "'abc' can't be read as int"),
+        ("train: {epochs: " + "9" * 5000 + "}", "can't be read as int"),
+        ("train: {epochs: 0x" + "f" * 10_000 + "}", "a number beyond 64 bits"),
+        ("data: {rows: 99999999999999999999}", "a number beyond 64 bits"),
+        ("data: {audit: !!bool maybe}", "'maybe' can't be read as bool"),
+        ("!!python/object/apply:os.system ['touch pwned']", "could not determine a constructor"),
+        ("a: " + "[" * 100_000, "nested too deeply"),
+        ("a: " + "{a: " * 5000 + "}" * 5000, "nested too deeply"),
+        (BOMB, "too many values"),
+        (BOMB.replace("[", "[{k: ").replace(", ", "}, {k: ").replace("]", "}]"), "too many values"),
+        ("train: &x {a: *x}", "too many values"),
+        ("train: {epochs: 1\0}", "control characters are not allowed"),
+        (r'competition: {name: "a\0b"}', r"holds the control character '\x00'"),
+        (r'model: {name: "\x1b[31m"}', r"holds the control character '\x1b'"),
+        ("1: 2", "the key 1 is no text; put it in quotes"),
+        ("train: {on: 1}", "the key True is no text"),
+        ("[1, 2]: 3", "unhashable key"),
+        ("[1, 2]", "expected keys and values, found a list"),
+        ("base: [a, b]", "base: must be a file's name, not ['a', 'b']"),
+        ("base: mine.yaml", "base: the files name each other in a circle"),
+        ("base: " + "x" * 5000, "base: xxx"),
+        ("base: .", "base: .: not a file; name a YAML file"),
+        ("competition: {base: ../../x}", "competition: '../../x' is not built in"),
+        ("competition: {base: [a]}", "competition: ['a'] is not built in"),
+        ("model: {kwargs: ['x=[1,2']}", "model.kwargs: 'x=[1,2': the value can't be read"),
+        ("train: {optimizer: 1, lr: [" + "x" * 600_000 + "]}", "train.lr: must be a valid number"),
+        ("competition: {name: x, classes: [" + ", ".join(map(str, range(3000))) + "]}", "and 2,995 more faults"),
+        (bytes(range(256)), "not UTF-8, from byte 128 on"),
+        ("train: {epochs: 1}".encode("utf-16"), "not UTF-8, from byte 0 on; save it as UTF-8 text"),
+        (b"#" * 5_000_000, "more than 4,000,000 bytes"),
+    ],
+)  # fmt: skip
+def test_whatever_a_file_holds_is_told_in_one_short_line(tmp_path, monkeypatch, raw, said):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(raw if isinstance(raw, bytes) else raw.encode())
+    told = refusal(path)
+    assert said in told
+    assert "\n" not in told
+    assert len(told) < 1000
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_merge_keys_anchors_and_a_byte_order_mark_are_yaml(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xef\xbb\xbfmodel: {mean: &grey [0.5, 0.5, 0.5], std: *grey}\ntrain: {<<: {epochs: 3}, lr: 0.5}")
+    read = load(path)
+    assert (read.model.std, read.train.epochs, read.train.lr) == ((0.5, 0.5, 0.5), 3, 0.5)
+
+
+@given(st.binary(max_size=200) | st.text(alphabet="ab1:-[]{}&*!|>'\"#%@,?~<=\n \t", max_size=60).map(str.encode))
+def test_any_bytes_are_a_configuration_or_refused(raw):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mine.yaml"
+        path.write_bytes(raw)
+        with contextlib.suppress(ConfigError):
+            load(path)
+
+
+@given(st.text(max_size=60))
+def test_any_value_of_the_command_line_is_read(text):
+    configuration.read_value(text)

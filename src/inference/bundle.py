@@ -17,10 +17,11 @@ from src.data import folds
 from src.errors import UserError, command
 from src.files import sha256
 from src.inference import unseen
-from src.inference.members import read_predicted
+from src.inference.members import Member, read_predicted
 from src.inference.predict import check_models
 from src.models import backbone
 from src.training.run import Run, cross_validation
+from src.views import described
 
 HERE = Path(__file__).resolve().parent
 PREDICTOR = HERE / "kernel.py"
@@ -160,7 +161,7 @@ def _model_card(run: Run, config: Config, trained: list[str], made_with: dict[st
         recipe=_recipe(config),
         data=_data(run, config),
         metric=config.competition.metric,
-        scores=_scores(run, config.competition.metric),
+        scores=_scores(run, config),
         per_fold=_per_fold(run, config.competition.metric),
         selection=flattering if config.train.keep == "best" else "",
         licence=_licence(config),
@@ -205,11 +206,13 @@ def _data(run: Run, config: Config) -> str:
     )
 
 
-def _scores(run: Run, metric: str) -> str:
-    """Rows of a Markdown table: without and with TTA."""
-    rows = []
+def _scores(run: Run, config: Config) -> str:
+    """Rows of a Markdown table: without TTA and with it, where the out-of-fold rows were predicted under the bundle's views."""
+    rows, member = [], Member(run.path)
+    seen = {member.made_by(fold, "oof_tta.npz")[0] for fold in member.folds_with("oof_tta.npz")}
+    alike = seen == {described(config.views(), config.predict.tta_mean)}
     for title, file in (("without TTA", "oof.npz"), ("with TTA", "oof_tta.npz")):
-        cv = cross_validation(run, metric, file)
+        cv = cross_validation(run, config.competition.metric, file) if alike or file == "oof.npz" else None
         if cv is None:
             rows.append(f"| {title} | not measured | |")
             continue

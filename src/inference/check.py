@@ -65,7 +65,7 @@ def expectation(run: Run, competition: CompetitionConfig) -> str | None:
 
 
 def out_of_fold(run: Run) -> Predictions | None:
-    """The run's out-of-fold rows, under TTA where every fold has them so; None where there are none."""
+    """The run's out-of-fold rows, under TTA where every fold has them so, under the same views; None where there are none."""
     parts, _ = out_of_fold_parts(run)
     return concatenate(list(parts.values())) if parts else None
 
@@ -73,7 +73,7 @@ def out_of_fold(run: Run) -> Predictions | None:
 def out_of_fold_parts(run: Run) -> tuple[dict[str, Predictions], bool]:
     """The same fold by fold, and whether it is under TTA: an ensemble of predictions under TTA has these alone."""
     plain, tta = run.oof(), run.oof("oof_tta.npz")
-    with_tta = bool(tta) and tta.keys() >= plain.keys()
+    with_tta = bool(tta) and tta.keys() >= plain.keys() and len({part.views for part in tta.values()}) == 1
     return (tta if with_tta else plain), with_tta
 
 

@@ -63,7 +63,10 @@ def record(run: Run, config: Config, given: tuple[str, ...], said: Callable[[str
     Raises UserError for another board, a value that is not a number, or where Kaggle has no score.
     """
     if given != (ASK,):
-        return _keep(run, config, dict(_read(entry) for entry in given), said)
+        scores = [_read(entry) for entry in given]
+        if len(dict(scores)) < len(scores):
+            raise UserError(f"--record {' '.join(given)}: a board stands there twice")
+        return _keep(run, config, dict(scores), said)
     path = submission_of(run)
     row = ledger.handed_in(path)
     if row is None:
@@ -100,7 +103,7 @@ def _scores(config: Config, digest: str) -> dict[str, float]:
     if "ERROR" in found["status"].upper():
         url = f"https://www.kaggle.com/c/{config.competition.slug}/submissions"
         raise UserError(f"Kaggle could not score {found['fileName']}: the reason stands at {url}")
-    return {board: float(found[f"{board}Score"]) for board in BOARDS if found.get(f"{board}Score")}
+    return dict(_read(f"{board}={found[f'{board}Score']}") for board in BOARDS if found.get(f"{board}Score"))
 
 
 def _tag(digest: str) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from src.config import ConfigError, nearest
+from src.config import ConfigError, nearest, short
 
 FAULTS = 3  # that are told at once
+MOST = 10_000  # values of a parameter in a grid, and trials of a grid without a limit
 DIGITS = 6  # significant ones of a random draw, so that its command can be read
 
 
@@ -48,7 +49,7 @@ class Categorical(Values):
     @model_validator(mode="after")
     def _one_a_value(self) -> "Categorical":
         shares = self.probabilities
-        if shares is not None and (len(shares) != len(self.values) or min(shares) < 0 or sum(shares) <= 0):
+        if shares is not None and (len(shares) != len(self.values) or min(shares) < 0 or not 0 < sum(shares) < math.inf):
             raise ValueError("probabilities: must be one a value, and none below 0")
         return self
 
@@ -87,6 +88,12 @@ class LogUniformValues(Uniform):
 class QUniform(Uniform):
     q: float = Field(1.0, gt=0)
 
+    @model_validator(mode="after")
+    def _countable(self) -> "QUniform":
+        if not math.isfinite(max(abs(self.min), abs(self.max)) / self.q):
+            raise ValueError(f"q: {self.q:g} is too small for numbers up to {self.max:g}")
+        return self
+
     def draw(self, rng: Random) -> Any:
         value = round(rng.uniform(self.min, self.max) / self.q) * self.q
         return int(value) if self.q.is_integer() else _rounded(value)
@@ -97,7 +104,7 @@ class IntUniform(Uniform):
     max: int
 
     def every(self) -> Sequence[Any] | None:
-        return range(self.min, self.max + 1)
+        return range(self.min, self.max + 1) if self.max - self.min < MOST else None
 
     def draw(self, rng: Random) -> Any:
         return rng.randint(self.min, self.max)
@@ -129,7 +136,7 @@ def read(place: str, given: dict[str, Any]) -> Values:
     name = str(given.pop("distribution", _inferred(given)))
     if name not in DISTRIBUTIONS:
         known = list(DISTRIBUTIONS)
-        raise ConfigError(f"{place}distribution: {name!r} is not one of {', '.join(known)}{nearest(name, known)}")
+        raise ConfigError(f"{place}distribution: {short(name)} is not one of {', '.join(known)}{nearest(name, known)}")
     return checked(DISTRIBUTIONS[name], given, place)
 
 
@@ -160,4 +167,4 @@ def _said(kind: type[BaseModel], finding: Any) -> str:
         return f"{key}unknown key{nearest(str(finding['loc'][-1]), known) or '; known are ' + ', '.join(known)}"
     text = isinstance(finding["input"], str) and finding["type"] == "float_type"
     hint = "; YAML reads 1e-4 as text: write 1.0e-4" if text else ""
-    return f"{key}{finding['msg'].lower().replace('input should be', 'must be')}, not {finding['input']!r}{hint}"
+    return f"{key}{finding['msg'].lower().replace('input should be', 'must be')}, not {short(finding['input'])}{hint}"

@@ -168,9 +168,9 @@ class CrossValidation:
 
 
 def cross_validation(run: Run, metric: str, file: str = "oof.npz") -> CrossValidation | None:
-    """The metric of a run's out-of-fold predictions; None where no fold has any."""
+    """The metric of a run's out-of-fold predictions; None where no fold has any, or the folds' are under different views."""
     parts = run.oof(file)
-    if not parts:
+    if not parts or len({part.views for part in parts.values()}) > 1:
         return None
     every = concatenate(list(parts.values()))
     each = {fold: metrics.score(metric, run.labels(p.ids, p.classes), p.probabilities()) for fold, p in parts.items()}

@@ -1,6 +1,7 @@
 """A sweep file of W&B's, read without W&B: the trials of a grid or of random draws. bayes needs W&B's server."""
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from src import cli
 from src.competitions.metrics import HIGHER_IS_BETTER
 from src.config import Config, ConfigError, differences, find, load_run, nearest, read_yaml
 from src.training import distributions
-from src.training.distributions import Strict, Values, checked
+from src.training.distributions import MOST, Strict, Values, checked
 from src.training.run import CrossValidation, Run, cross_validation
 
 MACROS = ("${env}", "${interpreter}", "${program}", "${args}")
@@ -35,7 +36,7 @@ class File(Strict):
     parameters: dict[str, dict[str, Any]] = Field(min_length=1)
     metric: Metric = Metric()
     command: list[str] = Field(list(MACROS))
-    run_cap: int | None = Field(None, ge=1)
+    run_cap: int | None = Field(None, ge=1, le=MOST)
     early_terminate: Any = None
     name: str | None = None
     description: str | None = None
@@ -84,8 +85,12 @@ class Sweep:
         """
         most = min((limit for limit in (most, self.file.run_cap) if limit is not None), default=None)
         if self.file.method == "grid":
+            size = math.prod(len(values.every() or ()) for values in self.parameters.values())
+            if most is None and size > MOST:
+                raise ConfigError(f"{self.path}: method: grid has {size:,} trials; --trials N, or run_cap: N, sets how many")
             grid = itertools.product(*(values.every() for values in self.parameters.values()))
-            return [dict(zip(self.parameters, chosen, strict=True)) for chosen in itertools.islice(grid, most)]
+            size = size if most is None else min(most, size)
+            return [dict(zip(self.parameters, chosen, strict=True)) for chosen in itertools.islice(grid, size)]
         if most is None:
             raise ConfigError(f"{self.path}: method: random has no end; --trials N, or run_cap: N in the file, sets one")
         return [
@@ -103,7 +108,8 @@ def read(path: str | Path) -> Sweep:
     parameters = {name: distributions.read(f"{path}: {name}: ", given) for name, given in file.parameters.items()}
     endless = [name for name, values in parameters.items() if values.every() is None]
     if file.method == "grid" and endless:
-        raise ConfigError(f"{path}: {endless[0]}: a grid needs values, or whole numbers from min to max; or set method: random")
+        needs = f"a grid needs values, or at most {MOST:,} whole numbers from min to max"
+        raise ConfigError(f"{path}: {endless[0]}: {needs}; or set method: random")
     return Sweep(path, file, parameters)
 
 

@@ -24,9 +24,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
-from src.config import Config
+from src.config import Config, read_yaml
 from src.errors import UserError
 from src.files import replacing
 
@@ -187,8 +185,8 @@ def _sweep() -> _Sweep | None:
         return None
     id, run, file = (os.environ.pop(name) for name in names)
     chosen: dict[str, Any] = {}
-    with contextlib.suppress(OSError, yaml.YAMLError):
-        chosen = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    with contextlib.suppress(UserError):
+        chosen = read_yaml(Path(file))
     return _Sweep(id, run, {name: entry["value"] for name, entry in chosen.items() if name != "wandb_version"})
 
 

@@ -203,7 +203,9 @@ def test_the_configuration_is_the_runs_without_this_machines_places(made: Path, 
 def test_the_views_asked_for_at_the_making_are_the_bundles(run: Run, dogs: Path, tmp_path: Path):
     bundle.make(run, tiny(dogs, predict__tta="none"), tmp_path / "out", "me", lambda _: None)
     assert yaml.safe_load((tmp_path / "out/config.yaml").read_text())["predict"]["tta"] == "none"
-    assert "| views at prediction | identity; mean of probabilities |" in (tmp_path / "out/README.md").read_text()
+    card = (tmp_path / "out/README.md").read_text()
+    assert "| views at prediction | identity; mean of probabilities |" in card
+    assert "| with TTA | not measured | |" in card, "the run was predicted under other views"
 
 
 def test_the_card_has_the_scores_without_and_with_tta(made: Path, predicted: Path):

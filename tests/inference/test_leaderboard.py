@@ -224,8 +224,16 @@ def test_scores_go_to_the_experiments_row_on_the_dashboard(tmp_path: Path, monke
     assert tracked == [(tmp_path.name, "cv"), {"private": 0.01}, "finished"]
 
 
-@pytest.mark.parametrize("entry", ["public", "public=", "public=nan", "secret=1", "0.5", "public=good", "kaggle"])
+@pytest.mark.parametrize(
+    "entry", ["public", "public=", "public=inf", "public=1e999", "public=nan", "secret=1", "0.5", "public=good", "kaggle"]
+)
 def test_what_is_no_score_is_refused_and_nothing_is_written(entry: str, tmp_path: Path):
     with pytest.raises(UserError, match="expected public=SCORE"):
         leaderboard.record(Run(tmp_path), CONFIG, ("public=0.1", entry), lambda _: None)
+    assert not (tmp_path / "leaderboard.json").exists()
+
+
+def test_a_board_that_stands_there_twice_is_refused(tmp_path: Path):
+    with pytest.raises(UserError, match=r"--record public=0\.1 public=0\.2: a board stands there twice"):
+        leaderboard.record(Run(tmp_path), CONFIG, ("public=0.1", "public=0.2"), lambda _: None)
     assert not (tmp_path / "leaderboard.json").exists()

@@ -57,6 +57,12 @@ def test_weights_in_a_local_file_are_really_loaded_below_a_fresh_head(file: str,
     assert float(model.fc.weight.detach().std()) > 0
 
 
+def test_a_head_that_came_with_the_weights_is_left_alone(files: Path):
+    config = ModelConfig(name="test_resnet", image_size=64, weights=str(files / "plain.safetensors"))
+    assert (backbone.create(config, 3)[0].fc.weight == 0).all()
+    assert torch.equal(backbone.create(config, 1000)[0].fc.weight, pretrained().fc.weight)
+
+
 def test_a_head_of_the_right_size_is_loaded_too(files: Path):
     model, _ = backbone.create(ModelConfig(name="test_resnet", image_size=64, weights=str(files / "plain.safetensors")), 1000)
     assert same_weights(model, pretrained())

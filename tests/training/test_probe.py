@@ -286,6 +286,8 @@ def test_the_probes_oof_with_tta_is_the_one_that_predict_computes(dogs: Path, tm
     predict_run(run, config, partial=False)
     theirs = Predictions.load(run.fold("0") / "oof_tta.npz")
     assert ours.ids.tolist() == theirs.ids.tolist()
+    assert (ours.views, ours.model) == (theirs.views, theirs.model)
+    assert ours.views
     np.testing.assert_allclose(ours.logits, theirs.logits, atol=1e-4)
     assert not np.allclose(ours.logits, Predictions.load(run.fold("0") / "oof.npz").logits, atol=1e-4)
 

@@ -1,5 +1,7 @@
 """Pseudo-labels come from the fold's own teacher, for sure rows alone, and never validate."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,10 @@ import pytest
 
 from conftest import write_dogs_vs_cats
 from src.competitions.predictions import Predictions
+from src.data import prepare
 from src.errors import UserError
+from src.files import sha256
+from src.training import pseudo
 from src.training.run import Run
 from tiny_runs import tiny, train
 
@@ -66,3 +71,12 @@ def test_a_student_trains_on_them(teacher: Run, dogs: Path, tmp_path: Path):
 def test_a_teacher_that_may_not_teach_is_refused(knobs, fold, message, teacher: Run, dogs: Path, tmp_path: Path):
     with pytest.raises(UserError, match=message):
         train(Run(tmp_path / "student"), tiny(dogs, train__pseudo_labels=str(teacher.path), **knobs), fold)
+
+
+def test_rows_without_a_picture_are_never_learned_from(teacher: Run, dogs: Path, tmp_path: Path):
+    """predict.unreadable: prior gives them the classes' shares, of which a common class may look sure."""
+    run = Run(Path(shutil.copytree(teacher.path, tmp_path / "teacher")))
+    (run.fold("0") / "predicted.json").write_text(json.dumps({"unseen": ["1"]}))
+    config = tiny(dogs, train__pseudo_labels=str(run.path))
+    taught = pseudo.taught_rows(run, config, "0", prepare.prepare(config), sha256(run.folds_csv()))
+    assert taught["id"].tolist() == ["pseudo:2", "pseudo:3"]

@@ -1,6 +1,7 @@
 """A run's folder: what is written, what may join it, and the numbers that its folds add up to."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,14 @@ def test_the_score_under_tta_is_read_from_its_own_file(run: Run):
     assert cross_validation(run, "log_loss", "oof_tta.npz") is None
     other = oof_of(run, "0", seed=1, file="oof_tta.npz")
     assert cross_validation(run, "log_loss", "oof_tta.npz").oof == pytest.approx(by_hand("log_loss", [other]))
+
+
+def test_folds_under_different_views_have_no_score_together(run: Run):
+    """As after predict.py was interrupted."""
+    for fold, views in (("0", "identity"), ("1", "identity, hflip; mean of probabilities")):
+        replace(oof_of(run, fold), views=views).save(run.fold(fold) / "oof_tta.npz")
+    assert cross_validation(run, "log_loss", "oof_tta.npz") is None
+    assert cross_validation(run, "log_loss").rows == 24
 
 
 def test_a_run_trained_on_all_rows_only_has_no_score(run: Run):

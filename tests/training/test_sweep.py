@@ -149,6 +149,15 @@ def test_an_unstarted_trial_is_not_finished_and_has_no_score():
         ({"program": "predict.py"}, "program: must be train.py, not 'predict.py'"),
         ({"parameters": {}}, "parameters: is empty"),
         ({"parameters": {"train.lr": 0.1}}, "parameters: train.lr: must be a valid dictionary, not 0.1"),
+        (
+            {"parameters": {"train.seed": {"min": 0, "max": 2**62}}},
+            "train.seed: a grid needs values, or at most 10,000 whole numbers from min to max; or set method: random",
+        ),
+        (
+            {"parameters": {"train.lr": {"min": 0.0, "max": 1e308, "q": 1e-300, "distribution": "q_uniform"}}},
+            "train.lr: q: 1e-300 is too small for numbers up to 1e+308",
+        ),
+        ({"run_cap": 10**9}, "run_cap: must be less than or equal to 10000, not 1000000000"),
         ({"run_cap": 0}, "run_cap: must be greater than or equal to 1, not 0"),
         ({"metric": {"nam": "x"}}, "metric: nam: unknown key; did you mean name?"),
         ({"metric": {"goal": "max"}}, "metric: goal: must be 'maximize' or 'minimize', not 'max'"),
@@ -158,16 +167,24 @@ def test_an_unstarted_trial_is_not_finished_and_has_no_score():
         ),
         (
             {"parameters": {"train.lr": {"min": 0.1, "max": 0.2}}},
-            "train.lr: a grid needs values, or whole numbers from min to max; or set method: random",
+            "train.lr: a grid needs values, or at most 10,000 whole numbers from min to max; or set method: random",
         ),
         (
             {"parameters": {"train.lr": {"values": [1, 2], "probabilities": [1.0, 1.0]}}},
-            "train.lr: a grid needs values, or whole numbers from min to max; or set method: random",
+            "train.lr: a grid needs values, or at most 10,000 whole numbers from min to max; or set method: random",
         ),
     ],
 )
 def test_what_the_file_can_not_mean_is_refused_by_its_key(changed, said):
     assert refusal(lambda: sweep(**{"parameters": GRID} | changed)) == f"my.yaml: {said}"
+
+
+def test_a_grid_of_millions_of_trials_needs_a_limit():
+    many = {"values": list(range(200))}
+    grid = sweep(parameters={"train.seed": many, "data.seed": many, "train.lr": {"values": [0.1, 0.2]}})
+    with pytest.raises(ConfigError, match=r"my\.yaml: method: grid has 80,000 trials; --trials N"):
+        grid.values(None, 0)
+    assert len(grid.values(3, 0)) == 3
 
 
 def test_wandbs_own_keys_are_taken():
