@@ -119,7 +119,7 @@ def call(words: list[str], folder: Path, streams: Path):
 def one(number: int, seed: int, base: Path, keep: Path) -> Result:
     """Spoil a copy of the base by the draws of (seed, number), run the command there, and look at what became of it."""
     rng, kind = Random(f"{seed} {number}"), list(KINDS)[number % len(KINDS)]
-    place = keep / f"{number:05d}"
+    place = keep / f"{seed}-{number}"
     shutil.rmtree(place, ignore_errors=True)
     folder, streams = place / "here", place / "streams"
     shutil.copytree(base, folder, ignore=shutil.ignore_patterns("streams"))

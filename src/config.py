@@ -160,7 +160,7 @@ class ModelConfig(Section):
             try:
                 parse_yaml(value)
             except yaml.YAMLError:
-                raise ValueError(f"{short(pair)}: the value can't be read") from None
+                raise ValueError(f"{short(pair)}: what follows = is not a value that YAML can read") from None
         return pairs
 
     @field_validator("std")

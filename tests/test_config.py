@@ -93,6 +93,8 @@ def test_a_key_that_resembles_nothing_gets_the_list_of_its_section(tmp_path):
         ("model: {std: [0, 1, 1]}", "model.std", "above 0"),
         ("model: {image_size: 4}", "model.image_size", "greater than or equal to 8"),
         ("model: {kwargs: [pad_type]}", "model.kwargs", "'pad_type' is not of the form key=value"),
+        ("model: {kwargs: ['a=[']}", "model.kwargs", "what follows = is not a value"),
+        ("model: {kwargs: ['a=!!int b']}", "model.kwargs", "what follows = is not a value"),
         ("tracking: {mode: on}", "tracking.mode", "'auto', 'online', 'offline' or 'disabled'"),
         ("competition: {base: shopee, metric: acc}", "competition.metric", "'macro_f1', 'roc_auc' or 'quadratic_kappa'"),
         ("competition: {name: a b, train_csv: t.csv}", "competition.name", "match pattern"),

@@ -19,7 +19,7 @@ from src.competitions.predictions import Predictions, mean
 from src.data import folds, prepare
 from src.errors import UserError
 from src.files import check_name, clean_name, locked, sha256
-from src.inference import blend, calibrate, ledger, paired, submission
+from src.inference import blend, calibrate, ledger, paired, submission, unseen
 from src.inference.blend import Blend
 from src.inference.calibrate import Calibration
 from src.inference.members import OVER_FOLDS, RECORD, VIEWS, Member, MissingTest, Rows, common_rows, read, tests_by_fold
@@ -345,8 +345,8 @@ def _submit(run: Member, members: list[Member], tested: Predictions, score: floa
     path = Path("submissions") / f"{run.name}.csv"
     tested = submission.in_todays_terms(tested.of(wanted), prepared.classes)
     submission.write(submission.make(config.competition, tested), path, config.competition, tested.classes, wanted.tolist())
-    count = len(run.unseen() & set(wanted.tolist()))
-    prior = f"; {count:,} of them by the classes' shares, without a picture that can be read" if count else ""
+    filled = unseen.told(len(run.unseen() & set(wanted.tolist())))
+    prior = f"; {filled}" if filled else ""
     said(f"{path}: {len(wanted):,} rows, {submission.extent(config.competition, prepared.root)}{prior}; valid")
     ledger.enter(path, [member.name for member in members], f"{run.recipe()}{prior}", score)
     if (scored := submission.score(config.competition, tested, prepared.root)) is not None:

@@ -39,9 +39,7 @@ class RowsToPredict:
         return every.of(self.ids[~np.isin(self.ids, self.left_out)])
 
     def __str__(self) -> str:
-        """What the closing line and the ledger say of them; "" where all were seen."""
-        count = len(self.prior)
-        return f"{count:,} of them by the classes' shares, without a picture that can be read" if count else ""
+        return told(len(self.prior))
 
 
 def look(root: Path, test: pd.DataFrame, form: Form, config: Config, remedy: str, partial: bool = False) -> RowsToPredict:
@@ -69,6 +67,11 @@ def look(root: Path, test: pd.DataFrame, form: Form, config: Config, remedy: str
         remedy = remedy.format(int((~bad).sum()))
         raise UserError(f"{'; '.join(told)}: Kaggle would refuse a submission without them; {remedy}")
     return RowsToPredict(ids, test[~bad][["id", "path"]].reset_index(drop=True), ids[bad & fills], ids[bad & (not fills)])
+
+
+def told(count: int) -> str:
+    """What a closing line and the ledger say of rows that got the classes' shares; "" where there are none."""
+    return f"the classes' shares for {count:,} without a picture that can be read" if count else ""
 
 
 def shares(labels: pd.Series, classes: Sequence[str]) -> np.ndarray:

@@ -512,8 +512,8 @@ def test_rows_without_a_picture_are_counted_in_the_blend_too(root: Path):
     for model in b.glob("fold-*/model.safetensors"):
         (model.parent / "predicted.json").write_text(json.dumps({"model_sha256": sha256(model), "unseen": ["t3", "t5"]}))
     run, said = make(a, b)
-    assert any("; 2 of them by the classes' shares, without a picture that can be read; valid" in line for line in said)
-    assert "2 of them by the classes' shares" in pd.read_csv("submissions/ledger.csv")["method"][0]
+    assert any("; the classes' shares for 2 without a picture that can be read; valid" in line for line in said)
+    assert "the classes' shares for 2" in pd.read_csv("submissions/ledger.csv")["method"][0]
     assert run.unseen() == {"t3", "t5"}
 
 

@@ -75,7 +75,7 @@ def test_the_submission_is_the_folds_mean_in_the_samples_order(run: Run, dogs: P
     expected = np.mean([part.of(table["id"].to_numpy()).probabilities()[:, 1] for part in parts], axis=0)
     np.testing.assert_allclose(table["label"], expected, rtol=1e-6)
     assert np.abs(parts[0].logits - parts[1].logits).max() > 1e-3
-    assert said[-1] == f"submissions/tiny.csv: {TEST_ROWS} rows, every test row, in the sample's order; valid"
+    assert said[-1] == f"submissions/tiny.csv: {TEST_ROWS} rows, every row of sample_submission.csv, in its order; valid"
 
 
 def test_it_tells_the_colours_of_the_test_images_apart(run: Run, dogs: Path):
@@ -287,8 +287,8 @@ def test_rows_without_a_picture_get_the_classes_shares(run: Run, dogs: Path, dam
     assert found.index.tolist() == list(range(TEST_ROWS, 0, -1))
     np.testing.assert_allclose(found[[10, 4, 3]], 0.5)
     np.testing.assert_allclose(found.drop([10, 4, 3]), whole.drop([10, 4, 3]), rtol=1e-5)
-    assert "in the sample's order; 3 of them by the classes' shares, without a picture that can be read; valid" in said[-1]
-    assert "3 of them by the classes' shares" in pd.read_csv("submissions/ledger.csv")["method"].iloc[-1]
+    assert "in the sample's order; the classes' shares for 3 without a picture that can be read; valid" in said[-1]
+    assert "the classes' shares for 3" in pd.read_csv("submissions/ledger.csv")["method"].iloc[-1]
     tested = Predictions.load(run.fold("1") / "test.npz")
     assert tested.ids.tolist() == [str(i) for i in range(TEST_ROWS, 0, -1)]
     assert len(already(predict(run, tiny(damaged, predict__unreadable="prior"))[1])) == 2
