@@ -85,8 +85,6 @@ class AlexNet(AlexNetHead):
         )
         self.add_head(drop_rate)
         self.apply(_he_normal)
-        if num_classes:
-            nn.init.zeros_(self.classifier[6].weight)  # as it was drawn, the loss began at ten times ln(classes)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """timm's layer decay: the convolutions' layers, then those of the classifier."""

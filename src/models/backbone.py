@@ -355,9 +355,11 @@ def _start_small(model: nn.Module, classes: int) -> None:
 
     timm's families draw theirs each in its own way. EfficientNet's and MobileNet's, from ± 1/√classes, began at a cross-entropy
     of 13 for two classes, and two epochs on 1,000 pictures ended at 1.49 instead of 0.29. Zero, not merely small: features can
-    be of any size, and LAMB lets a small head grow by small steps only. The lectures' networks start as their files say.
+    be of any size, and LAMB lets a small head grow by small steps only. The lectures' own networks start as the lectures say;
+    AlexNet and GoogLeNet are torchvision's, and AlexNet's loss began at ten times ln(classes).
     """
-    if type(model).__module__.startswith("src.models."):
+    of_lectures = type(model).__module__.startswith("src.models.")
+    if of_lectures and not isinstance(model, alexnet.AlexNet | googlenet.GoogLeNet):
         return
     for layer in head(model).modules():
         if isinstance(layer, nn.Linear | nn.Conv2d) and len(layer.weight) == classes:

@@ -52,8 +52,6 @@ class GoogLeNet(torchvision.models.GoogLeNet):
             {"num_chs": 832, "reduction": 16, "module": "inception4e"},
             {"num_chs": 1024, "reduction": 32, "module": "inception5b"},
         ]
-        for layer in (self.fc, *((self.aux1.fc2, self.aux2.fc2) if auxiliary else ())):
-            nn.init.zeros_(layer.weight)  # as torchvision draws them, the loss begins at up to 1.2 times ln(classes)
         if not num_classes:
             self.reset_classifier(0)
 
