@@ -77,7 +77,11 @@ def model(name: str, classes: int = 1000) -> tuple[nn.Module, ImageInput, bool]:
             return *_ready(ModelConfig(name=name), classes), True
         except UserError:
             pass  # no hub, or no weights there: the caller is told by the False
-    return *_ready(ModelConfig(name=name, weights="none"), classes), False
+    made, fed = _ready(ModelConfig(name=name, weights="none"), classes)
+    for layer in backbone.head(made).modules():  # a new head is zero, and passes no gradient on
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
+    return made, fed, False
 
 
 def command(line: str) -> None:

@@ -420,7 +420,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("base: .", "base: .: not a file; name a YAML file"),
         ("competition: {base: ../../x}", "competition: '../../x' is not built in"),
         ("competition: {base: [a]}", "competition: ['a'] is not built in"),
-        ("model: {kwargs: ['x=[1,2']}", "model.kwargs: 'x=[1,2': the value can't be read"),
+        ("model: {kwargs: ['x=[1,2']}", "model.kwargs: 'x=[1,2': what follows = is not a value"),
         ("train: {optimizer: 1, lr: [" + "x" * 600_000 + "]}", "train.lr: must be a valid number"),
         ("competition: {name: x, classes: [" + ", ".join(map(str, range(3000))) + "]}", "and 2,995 more faults"),
         (bytes(range(256)), "not UTF-8, from byte 128 on"),

@@ -214,10 +214,8 @@ def _extract(zip: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> Non
     if _content(target) == [member.file_size, member.CRC]:  # from before an interruption
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.partial")
-    with zip.open(member) as source, open(partial, "wb") as file:  # reading to the end checks the CRC
-        shutil.copyfileobj(source, file, 1 << 20)
-    os.replace(partial, target)
+    with replacing(target) as partial, zip.open(member) as source, open(partial, "wb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)  # reading to the end checks the CRC
 
 
 def _move_in(staging: Path, root: Path) -> None:

@@ -78,7 +78,7 @@ class Predicted(TypedDict):
 
     __pydantic_config__ = ConfigDict(extra="allow")
     model_sha256: str
-    views: dict[str, float]
+    views: NotRequired[dict[str, float]]
     tta: NotRequired[str]
     mean: NotRequired[str]
     unseen: NotRequired[list[str]]

@@ -228,7 +228,7 @@ def _say_gain(plan: Plan, said: Callable[[str], None]) -> None:
     """What each view is worth alone, and the gain of their mean over the image as it is, with its paired error."""
     run, metric = plan.run, plan.config.competition.metric
     plain, with_tta = run.oof("oof.npz"), run.oof("oof_tta.npz")
-    scores = {fold: _read(run.fold(fold) / "predicted.json")["views"] for fold in with_tta}
+    scores = {fold: _read(run.fold(fold) / "predicted.json").get("views", {}) for fold in with_tta}
     Console(width=None if sys.stdout.isatty() else 200).print(tta.table(metric, scores))
     before, after = (np.concatenate([fold.probabilities() for fold in parts.values()]) for parts in (plain, with_tta))
     labels = np.concatenate([run.labels(fold.ids, fold.classes) for fold in plain.values()])

@@ -21,7 +21,7 @@ from src.errors import UserError
 from src.files import clean_name, locked, replacing, sha256
 
 FOLD = re.compile(r"fold-(0|[1-9][0-9]?|full|mean)")  # mean: an ensemble's; "fold-0 (copy)" and "fold-00" are none of ours
-HISTORY = ("epoch", "seconds", "img_per_s", "memory_gb")  # what is read of history.csv
+HISTORY = ("seconds", "img_per_s", "memory_gb")  # what is read of history.csv beside the epoch
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "scikit-learn", "numpy", "pandas")
 
 
@@ -63,10 +63,10 @@ class Run:
         remedy = "delete it, and `python train.py` with --resume writes it anew from last.pt"
         try:
             table = pd.read_csv(file)
-            absent = [column for column in HISTORY if column not in table.columns]
-            if absent or table.empty:
-                raise ValueError(f"it has no column {absent[0]!r}" if absent else "it has no rows")
-            table = table.astype(float)
+            if "epoch" not in table.columns or table.empty:
+                raise ValueError("it has no rows" if "epoch" in table.columns else "it has no column 'epoch'")
+            more = [column for column in HISTORY if column not in table.columns]  # of another version: not known
+            table = table.astype(float).assign(**dict.fromkeys(more, float("nan")))
             if not (np.isfinite(table["epoch"]) & (table["epoch"] >= 0) & (table["epoch"] % 1 == 0)).all():
                 raise ValueError("an epoch is not a whole number")
         except (ValueError, RecursionError) as error:  # pandas' own for a damaged file are ValueErrors

@@ -64,7 +64,7 @@ def test_mnists_pictures_and_labels_are_those_of_the_raw_files(tmp_path: Path):
     planted = plant_mnist(tmp_path)
     assert torchvision_data.at_hand("mnist", tmp_path)
     torchvision_data.write("mnist", tmp_path)
-    train, truth = tables.train_table(MNIST, tmp_path), tables.truth(MNIST, tmp_path)
+    train, truth = tables.train_table(MNIST, tmp_path), tables.truth(MNIST, tmp_path, MNIST.classes)
     assert sorted(tables.test_table(MNIST, tmp_path)["id"]) == sorted(truth["id"])
     for part, (pictures, labels), table in (("train", planted["train"], train), ("test", planted["t10k"], truth)):
         assert len(table) == len(labels)
@@ -86,7 +86,7 @@ def test_cifars_colours_are_right_and_its_batches_in_order(tmp_path: Path, monke
         pictures, labels = planted[f"data_batch_{number // 10 + 1}"]
         assert row.label == CIFAR.classes[labels[number % 10]]
         assert np.array_equal(cv2.imread(str(tmp_path / row.path), cv2.IMREAD_COLOR_RGB), pictures[number % 10])
-    assert len(tables.truth(CIFAR, tmp_path)) == 10
+    assert len(tables.truth(CIFAR, tmp_path, CIFAR.classes)) == 10
 
 
 def test_a_damaged_file_is_told_in_one_line_and_nothing_is_left_behind(tmp_path: Path, offline: None):

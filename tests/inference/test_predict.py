@@ -287,7 +287,7 @@ def test_rows_without_a_picture_get_the_classes_shares(run: Run, dogs: Path, dam
     assert found.index.tolist() == list(range(TEST_ROWS, 0, -1))
     np.testing.assert_allclose(found[[10, 4, 3]], 0.5)
     np.testing.assert_allclose(found.drop([10, 4, 3]), whole.drop([10, 4, 3]), rtol=1e-5)
-    assert "in the sample's order; the classes' shares for 3 without a picture that can be read; valid" in said[-1]
+    assert "; the classes' shares for 3 without a picture that can be read; valid" in said[-1]
     assert "the classes' shares for 3" in pd.read_csv("submissions/ledger.csv")["method"].iloc[-1]
     tested = Predictions.load(run.fold("1") / "test.npz")
     assert tested.ids.tolist() == [str(i) for i in range(TEST_ROWS, 0, -1)]

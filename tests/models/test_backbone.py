@@ -257,7 +257,7 @@ def test_a_saved_model_comes_back_with_equal_logits_and_card(tmp_path: Path):
     model = model.to(memory_format=torch.channels_last)
     backbone.save(model, card_of(fed), tmp_path / "model.safetensors")
     loaded, card = backbone.load(tmp_path / "model.safetensors", CPU)
-    assert card == card_of(fed)
+    assert card == replace(card_of(fed), digest=card.digest)
     assert not loaded.training
     images = torch.rand(2, 3, fed.size, fed.size)
     with torch.inference_mode():

@@ -234,6 +234,7 @@ def test_an_ensemble_is_named_by_its_recipe(dogs: Path, tmp_path: Path):
         "members": [{"run": "runs/A", "files": {}}, {"run": "runs/B", "files": {}}],
         "blend": {"method": "mean", "weights": [0.5, 0.5]},
         "calibration": {"kind": "none", "temperature": 1.0, "prior": [], "floor": 0.0},
+        "files": {},
     }
     (run / "ensemble.json").write_text(json.dumps(record))
     text = written(run)[0]
