@@ -87,8 +87,8 @@ def run(numbers: Iterable[int], seed: int, keep: Path, at_once: int = 2) -> Iter
     base = keep / "base"
     if not base.exists():
         write_competition(base)
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(at_once, context, initializer=_begin) as pool:  # not threads: each needs a fork server of its own
+    context = multiprocessing.get_context("spawn")  # each needs a fork server of its own: neither threads nor this one's forks
+    with ProcessPoolExecutor(at_once, context, initializer=_begin) as pool:
         pool.submit(_make_base, base).result()
         yield from pool.map(partial(one, seed=seed, base=base, keep=keep), numbers)
 

@@ -444,7 +444,7 @@ def edit_arrays(rng: Random, path: Path) -> None:
     elif how == 1:
         arrays[f"{name}s"] = arrays.pop(name)
     else:
-        arrays[name] = rng.choice(ARRAYS)(rng, arrays[name])
+        arrays[name] = rng.choice(ARRAYS)(rng, np.atleast_1d(arrays[name]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         np.savez(path, **arrays)

@@ -142,13 +142,13 @@ def _download(competition: CompetitionConfig, root: Path) -> None:
 def training_rows(config: Config, prepared: Prepared) -> pd.DataFrame:
     """The rows to train and validate on: id, path, label, group. Nothing is left out unless the configuration says so."""
     rows = prepared.train
-    if config.data.missing == "refuse" and not rows["found"].all():
+    if not rows["found"].any() or (config.data.missing == "refuse" and not rows["found"].all()):
         raise UserError(_missing(rows, prepared.root))
     rows = rows[rows["found"]].drop(columns="found")
     if prepared.audit is not None:
         rows = _apply_policies(config, prepared.audit, rows)
     if rows.empty:
-        raise UserError(f"{prepared.root}: none of the {len(prepared.train):,} training rows has an image")
+        raise UserError(f"{prepared.root}: none of the {len(prepared.train):,} training rows is left")
     if config.data.rows is not None and config.data.rows < len(rows):
         rows = _draw(rows, config.data.rows, config.data.seed)
     return rows.reset_index(drop=True)
@@ -335,13 +335,16 @@ def _located(table: pd.DataFrame, places: Places, part: str, notes: list[str]) -
 def _unused(competition: CompetitionConfig, root: Path, train: pd.DataFrame, test: pd.DataFrame | None) -> list[str]:
     """Notes on images that lie where a part's images do, and that no row has."""
     used = set(train["path"]) | (set() if test is None else set(test["path"]))
-    notes, parts = [], (("training", competition.train_images, competition.train_csv),)
-    parts += (("test", competition.test_images, competition.test_csv or sample.find(competition, root)),)
+    path, notes = sample.find(competition, root), []
+    parts = (
+        ("training", competition.train_images, competition.train_csv),
+        ("test", competition.test_images, path.name if path else competition.test_csv),
+    )
     for part, pattern, table in parts:
         extra = sorted(set(listed(competition, root, pattern)) - used)
         used.update(extra)
         if extra:
-            what = "have no row" if table else f"don't match {pattern}"
+            what = f"have no row in {table}" if table else f"don't match {pattern}"
             notes.append(f"{len(extra):,} {part} images {what}, the first is {shown(extra[0])}; they are not used")
     return notes
 

@@ -97,8 +97,11 @@ class Run:
         was = folds.read_folds(self.folds_csv())
         if not was.equals(table[folds.COLUMNS]):
             same = was["id"].tolist() == table["id"].tolist()
+            relabelled = same and not was["label"].equals(table["label"])
             what = (
-                "the rows are in other folds"
+                "rows have other labels, or the same spelt otherwise"
+                if relabelled
+                else "the rows are in other folds"
                 if same
                 else f"it has {len(was):,} rows, the data now {len(table):,}, or other ids"
             )

@@ -11,10 +11,12 @@ wandb is imported only where a run is tracked: that takes over half a second.
 import atexit
 import contextlib
 import functools
+import io
 import os
 import re
 import secrets
 import ssl
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -237,6 +239,14 @@ def _at_exit() -> None:
     for tracker in list(_open):
         tracker.finish()
     _tear_down()
+    # W&B's threads tell on stderr that its service has gone. One that Python stops while it prints keeps the stream locked,
+    # and the program then aborts with status -6, whatever its own was.
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("tracking")]
+    for thread in threads:
+        thread.join(1.0)
+    if any(thread.is_alive() for thread in threads):
+        sys.stdout.flush()
+        sys.stdout = sys.stderr = io.StringIO()
 
 
 def _tear_down() -> None:

@@ -245,8 +245,8 @@ def test_rows_without_image_and_images_without_row_are_counted_and_named(workpla
     assert found.notes[2:] == (
         "1 of 6 training rows have no image, the first is train/train/train/00/000.jpg",
         "1 of 2 test rows have no image, the first is test/test/test/t2.jpg",
-        "1 training images have no row, the first is train/train/train/01/stray.jpg; they are not used",
-        "1 test images have no row, the first is test/test/test/stray.jpg; they are not used",
+        "1 training images have no row in train.csv, the first is train/train/train/01/stray.jpg; they are not used",
+        "1 test images have no row in test.csv, the first is test/test/test/stray.jpg; they are not used",
     )
     assert found.train["found"].tolist() == [False] + [True] * 5
     assert found.test["found"].tolist() == [True, False]
@@ -309,7 +309,9 @@ def test_an_image_that_is_only_named_otherwise_is_not_to_be_dropped(workplace, n
 def test_tables_without_a_single_image_cannot_be_trained_on(workplace):
     shutil.rmtree(shopee(workplace / "data/shopee") / "train")
     found, _ = prepared(config("shopee"))
-    assert "none of the 6 training rows has an image" in refusal(lambda: training_rows(config("shopee", missing="drop"), found))
+    said = refusal(lambda: training_rows(config("shopee", missing="drop"), found))
+    assert said.startswith("6 of 6 training rows have no image, the first is id '000.jpg'")
+    assert "--data.missing" not in said
 
 
 @pytest.mark.parametrize("rows", [2, 5, 11])

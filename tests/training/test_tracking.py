@@ -307,7 +307,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def test_a_server_that_hangs_in_mid_run_stops_neither_training_nor_the_end_of_the_program(tmp_path):
     server = FakeServer()
     script = f"""
-    import time, urllib.request
+    import atexit, sys, threading, time, urllib.request
+    alive = lambda: any(thread.name == "tracking" for thread in threading.enumerate())
+    atexit.register(lambda: print(sys.stderr is not sys.__stderr__ or not alive(), file=sys.__stdout__, flush=True))
     tracker = track(config(), "r", "train", Path("r"), "0")
     tracker._patience = 1.0
     tracker.log({{"epoch": 1, "loss": 1.0}})
@@ -331,10 +333,10 @@ def test_a_server_that_hangs_in_mid_run_stops_neither_training_nor_the_end_of_th
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
     assert took < 30
-    url, quick, late, cv, still_quick = done.stdout.splitlines()
+    url, quick, late, cv, still_quick, unlocked = done.stdout.splitlines()
     assert url == f"W&B: {server.url}/me/digits/runs/{(tmp_path / 'r/wandb_id.txt').read_text()}"
     assert late.startswith("W&B: uploads not done after 1 s. Training goes on; `wandb sync wandb/run-")
-    assert quick == still_quick == "True"
+    assert quick == still_quick == unlocked == "True"
     assert "offline run" in cv
 
 
