@@ -637,7 +637,7 @@ NAMES = (
     "../x.png", "/x.png", "C:\\x.png", "a\\b.png", "..\\x.png", "train/con.png", f"train/{'x' * 300}.png",
     f"{'d/' * 2000}x.png", "train//0.png", "./train/0.png", "train", "train/", "train/train0.png/x.png", "é.png", "e\u0301.png",
     "TRAIN/train0.png", "train/TRAIN0.PNG", "", ".", "a\nb", "folds.csv", ".unpacked.json",
-    "train.zip", "new.zip.partial", "~/x", "train/train0.png ",
+    "train.zip", "new.zip.partials", "~/x", "train/train0.png ",
     "__MACOSX/x", "train/.DS_Store", "..", "x/../../y",
 )  # fmt: skip
 ARCHIVES: list[Callable[[Random, list], bytes]] = [

@@ -130,7 +130,7 @@ def _members(archive: Path, zip: zipfile.ZipFile, root: Path) -> dict[str, zipfi
     """
     members = {}
     for member in zip.infolist():
-        if not member.is_dir() and not _litter(member.filename):
+        if not member.filename.endswith("/") and not _litter(member.filename):
             name = _path(archive, member)
             if member.flag_bits & 1:
                 raise UserError(f"{archive}: {name} needs a password; unpack it with another program")

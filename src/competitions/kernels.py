@@ -139,7 +139,7 @@ def whole_folder(path: Path, kind: str, said: Callable[[str], None] = print) -> 
     `path` untouched, where `path` is in use by something else, or another's file stands where one of ours belongs.
     """
     ours = _unchanged(path, kind)
-    place = path.resolve()
+    place = Path(os.path.realpath(path))  # resolve() would raise RuntimeError for a link to itself
     partial, old = (place.with_name(f".{place.name}.{os.getpid()}.{end}") for end in ("partial", "old"))
     try:
         partial.mkdir(parents=True)

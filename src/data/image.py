@@ -71,7 +71,13 @@ def decode(path: Path, form: Form | None = None) -> np.ndarray:
         raise ImageError(f"{path}: {_claim(path) if TOO_LARGE in error.err else error.err}") from None
     if image is None or image.dtype not in (np.uint8, np.uint16):
         return _unsigned(path, encoded)
-    return image
+    return image if image.dtype == np.uint8 else _deep(encoded)
+
+
+def _deep(encoded: np.ndarray) -> np.ndarray:
+    """RGB with 16 bits, or with a sign. OpenCV 5.0.0 decodes a TIFF of 3 × 16 bits as BGR alone: asked for
+    RGB, it gives whatever was in the memory before."""
+    return np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)[..., ::-1])
 
 
 def eight_bits(image: np.ndarray) -> np.ndarray:
@@ -123,7 +129,7 @@ def _unsigned(path: Path, encoded: np.ndarray) -> np.ndarray:
     if stored is None:
         raise ImageError(f"{path}: not an image that OpenCV can decode ({len(encoded):,} bytes)")
     if stored.dtype in (np.int8, np.int16) and stored.min() >= 0:
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+        image = _deep(encoded)
         return image.view(image.dtype.str.replace("i", "u"))
     raise ImageError(
         f"{path}: its values are {stored.dtype}, from {stored.min():g} to {stored.max():g}, and which of them are black and "

@@ -229,8 +229,8 @@ def _write_own(competition: CompetitionConfig, root: Path, name: str, writer: Ca
     """Write a file beside the data, or below runs/ where the user has another of that name; where it is."""
     folder, elsewhere = beside(root, competition), _elsewhere(competition)
     given = (competition.train_csv, competition.test_csv, competition.sample_csv, competition.solution_csv)
-    tables = {str((root / table).resolve()).casefold() for table in given if table}
-    if str((folder / name).resolve()).casefold() in tables:  # never ours, even if it once was
+    tables = {os.path.realpath(root / table).casefold() for table in given if table}
+    if os.path.realpath(folder / name).casefold() in tables:  # never ours, even if it once was
         folder = elsewhere
     return own.write(folder / name, elsewhere, writer)
 

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from os.path import realpath
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,13 @@ def default_name(members: list[Member], method: str, calibration: str) -> str:
 def _own_folder(members: list[Member], name: str, asked: dict[str, str]) -> Member:
     """Where the ensemble is written. The same command again replaces it, as when a member's test rows were predicted since."""
     run = Member(Path("runs") / check_name(name, "--name"))
-    if any(run.path.resolve() == member.path.resolve() for member in members):
+    if any(realpath(run.path) == realpath(member.path) for member in members):
         raise UserError(f"--name {name}: {run.path} is one of the members; choose another name")
     if (run.path / "config.yaml").is_file() and not run.is_ensemble:
         raise UserError(f"--name {name}: {run.path} is there already and is no ensemble; choose another name")
     if run.is_ensemble:
         record = run.record()
-        known, now = {Path(part["run"]).resolve() for part in record["members"]}, {member.path.resolve() for member in members}
+        known, now = {realpath(part["run"]) for part in record["members"]}, {realpath(member.path) for member in members}
         # Earlier versions didn't keep what was asked for.
         if known != now or record.get("asked", asked) != asked:
             raise UserError(

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
+from os.path import basename, realpath
 from pathlib import Path
 from typing import Annotated, NotRequired
 
@@ -170,9 +171,9 @@ def read(paths: list[Path]) -> tuple[list[Member], str]:
 
     Raises UserError where a folder is no run, stands twice or was changed, or where the runs don't fit together.
     """
-    twice = [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
+    twice = [path for path, count in Counter(map(realpath, paths)).items() if count > 1]
     if twice:
-        raise UserError(f"{twice[0].name} is named twice: an ensemble of a run with itself is that run")
+        raise UserError(f"{basename(twice[0])} is named twice: an ensemble of a run with itself is that run")
     members = [Member(path) for path in paths]
     first = members[0]
     for member in members:

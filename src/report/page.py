@@ -19,7 +19,7 @@ from src.report import noise, oof, paired, pictures, scores
 from src.report.album import Album, open_album
 from src.report.oof import Oof
 from src.training import tracking
-from src.training.run import cross_validation
+from src.training.run import CrossValidation, cross_validation
 
 TILES = 24  # pictures of mistakes and of suspect labels each; thumbnails of 10 KB
 LISTED = 200  # suspects named below the pictures
@@ -102,7 +102,7 @@ def _of_run(oof: Oof, album: Album) -> dict[str, Any]:
         "album": album,
         "card": _card(oof),
         "folds": scores.by_fold(oof),
-        "plain": cross_validation(oof.run, oof.config.competition.metric) if oof.with_tta else None,
+        "plain": _plain(oof),
         "curves": [Markup(svg) for svg in pictures.learning_curves(histories, _curve_columns(oof.config))],
         "matrix": _matrix(oof),
         "pairs": scores.confused_pairs(oof),
@@ -143,6 +143,13 @@ def _of_pair(pair: paired.Paired, album: Album) -> dict[str, Any]:
         "knobs": [] if recipes else [line.split(": ", 1) for line in differences(*(oof.config.identity() for oof in both))],
         "recipes": recipes,
     }
+
+
+def _plain(oof: Oof) -> CrossValidation | None:
+    """The scores without TTA; None where there was none, or where they are not of the same rows."""
+    metric = oof.config.competition.metric
+    plain, with_tta = cross_validation(oof.run, metric), cross_validation(oof.run, metric, "oof_tta.npz")
+    return plain if oof.with_tta and plain and with_tta and plain.of_the_same_rows(with_tta) else None
 
 
 def _card(oof: Oof) -> dict[str, Any]:

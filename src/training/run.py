@@ -151,6 +151,10 @@ class CrossValidation:
     oof: float
     rows: int
 
+    def of_the_same_rows(self, other: "CrossValidation") -> bool:
+        """Whether the two may be compared: one may lack a fold, as where its oof.npz was removed."""
+        return self.folds.keys() == other.folds.keys() and self.rows == other.rows
+
     @property
     def mean(self) -> float:
         return float(np.mean(list(self.folds.values())))

@@ -162,6 +162,7 @@ LEAVING = [
     "\\evil",
     "C:\\evil",
     "C:evil",
+    "",
 ]
 
 
@@ -169,7 +170,7 @@ LEAVING = [
 def test_a_path_that_leaves_the_folder_is_refused_before_anything_is_written(tmp_path, name):
     root = tmp_path / "deep" / "root"
     root.mkdir(parents=True)
-    zipped(root / "bad.zip", {"good.jpg": b"good", name: b"evil"})
+    zipped(root / "bad.zip", {"good.jpg": b"good", zipfile.ZipInfo(name): b"evil"})
     with pytest.raises(UserError, match="would leave the folder") as error:
         unpack_all(root)
     assert "bad.zip" in str(error.value)

@@ -49,12 +49,14 @@ def test_grey_is_spread_over_three_channels(tmp_path):
     assert np.array_equal(read(write(tmp_path / "a.png", grey)), np.stack([grey] * 3, axis=-1))
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_16_bits_are_scaled_to_8_not_cut_off(tmp_path, channels):
-    steps = np.linspace(0, 65535, 48, dtype=np.uint16).reshape(6, 8, 1).repeat(channels, axis=2).squeeze()
-    image = read(write(tmp_path / "a.png", steps))
+def test_16_bits_are_scaled_to_8_not_cut_off(tmp_path, channels, suffix):
+    steps = np.linspace(0, 65535, 48 * channels, dtype=np.uint16).reshape(6, 8, channels)
+    image = read(write(tmp_path / f"a{suffix}", steps.squeeze()))
     assert (image.shape, image.dtype) == ((6, 8, 3), np.uint8)
-    assert np.abs(image[..., 0].astype(int) - steps.reshape(6, 8, channels)[..., 0] / 257).max() <= 1
+    in_rgb = np.broadcast_to(steps[..., ::-1], image.shape)  # `write` takes OpenCV's order
+    assert np.abs(image.astype(int) - in_rgb / 257).max() <= 1
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jp2", ".pgm"])

@@ -623,6 +623,13 @@ def test_a_training_table_called_folds_csv_is_never_replaced(workplace, spelling
     assert (root / "folds.csv").read_text() == table
 
 
+def test_a_table_that_is_a_link_to_itself_is_no_table(workplace):
+    root = shopee(workplace / "data/shopee")
+    (root / "test.csv").unlink()
+    (root / "test.csv").symlink_to("test.csv")
+    assert "6 training rows" in reported(config("shopee", folds=2))
+
+
 def test_a_table_that_was_corrected_beside_a_read_only_folder_stays(workplace, monkeypatch):
     root = shopee(workplace / "input")
     kept = (root / "train.csv").read_text()

@@ -151,6 +151,13 @@ def test_predictions_under_tta_are_shown_beside_those_without(dogs: Path, tmp_pa
     assert "None: every row is right." in section(text, "mistakes")
 
 
+def test_a_fold_without_its_plain_predictions_leaves_nothing_to_show_beside_those_under_tta(dogs: Path, tmp_path: Path):
+    run = run_of_dogs(tmp_path / "run", dogs, {})
+    write_run(run, LABELS, logits({}), ids=IDS, root=str(dogs), file="oof_tta.npz")
+    (run / "fold-0/oof.npz").unlink()
+    assert "without TTA" not in section(written(run)[0], "folds")
+
+
 def test_without_the_data_the_page_has_no_pictures_and_says_why(tmp_path: Path):
     run = run_of_dogs(tmp_path / "run", tmp_path / "nowhere", {"dog.3": 9})
     text, said, _ = written(run)
