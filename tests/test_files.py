@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from src.errors import UserError
-from src.files import locked, replacing, sha256
+from src.files import check_name, clean_name, locked, replacing, sha256
 
 
 def test_a_file_is_replaced_when_it_is_whole(tmp_path: Path):
@@ -45,3 +45,18 @@ def test_a_folder_has_one_writer_and_is_free_again_when_that_is_killed(tmp_path:
 def test_a_files_digest_is_that_of_its_bytes(tmp_path: Path):
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../x", "/tmp/x", "a/x", "a\\x", "C:x", ".a", "a.", "a ", "-a", "con", "NUL.txt", "a\nb", "a?", "x" * 300],
+)
+def test_a_name_is_one_part_of_a_path_on_every_system(name: str):
+    with pytest.raises(UserError, match=r"^--name '"):
+        check_name(name, "--name")
+    assert check_name(clean_name(name), "--name") == clean_name(name)
+
+
+@pytest.mark.parametrize("name", ["resnet50-384", "a b", "größe", "a.b", "1"])
+def test_a_plain_name_stays(name: str):
+    assert check_name(name, "--name") == clean_name(name) == name

@@ -1,10 +1,14 @@
 """When to save and when to stop, by a clock that the test turns."""
 
+import os
+import signal
+
 import pytest
 
 from src.config import TrainConfig
+from src.signals import deferred
 from src.training import clock
-from src.training.clock import Clock
+from src.training.clock import Clock, stop_on_signals
 
 
 @pytest.fixture
@@ -37,3 +41,39 @@ def test_the_time_is_over_early_enough_to_validate_and_save(now: list[float]):
     assert not ours.is_over()
     now[0] += 1
     assert ours.is_over()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_asks_to_stop_and_the_step_is_finished_first(name: str):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with stop_on_signals() as asked:
+        signal.raise_signal(number)
+        assert asked == [number]
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
+def test_a_hang_up_that_nohup_ignores_stays_ignored(monkeypatch: pytest.MonkeyPatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as asked:
+            signal.raise_signal(signal.SIGHUP)
+        assert asked == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
+def test_a_signal_that_comes_while_processes_start_is_dealt_with_afterwards():
+    reached = []
+
+    def start() -> None:
+        with deferred():
+            signal.raise_signal(signal.SIGINT)
+            reached.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert reached
