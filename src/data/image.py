@@ -11,8 +11,9 @@ import numpy as np
 
 from src.errors import UserError
 
-DECODER = f"3 opencv {cv2.__version__}"  # what was kept of pictures that another one decoded is made anew
+DECODER = f"4 opencv {cv2.__version__}"  # what was kept of pictures that another one decoded is made anew
 # cv2's flags beside IMREAD_COLOR_RGB, which makes them colour: those named so would ask for BGR as well.
+TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such a file begins
 REDUCED = {2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
 
 
@@ -66,18 +67,23 @@ def decode(path: Path, form: Form | None = None) -> np.ndarray:
     """As `read`, but with the values that the file stores: uint8 or uint16."""
     encoded = _bytes(path)
     try:
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | _reduced(encoded, form))
+        image = _in_rgb(encoded, _reduced(encoded, form))
     except cv2.error as error:
         raise ImageError(f"{path}: {_claim(path) if TOO_LARGE in error.err else error.err}") from None
     if image is None or image.dtype not in (np.uint8, np.uint16):
         return _unsigned(path, encoded)
-    return image if image.dtype == np.uint8 else _deep(encoded)
+    return image
 
 
-def _deep(encoded: np.ndarray) -> np.ndarray:
-    """RGB with 16 bits, or with a sign. OpenCV 5.0.0 decodes a TIFF of 3 × 16 bits as BGR alone: asked for
-    RGB, it gives whatever was in the memory before."""
-    return np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)[..., ::-1])
+def _in_rgb(encoded: np.ndarray, reduced: int = 0) -> np.ndarray | None:
+    """As stored, in any depth; None for what OpenCV can't decode. reduced: one of REDUCED, or 0.
+
+    OpenCV 5.0.0 decodes a TIFF of 3 × 16 bits as BGR alone: asked for RGB, it gives what was in the memory before.
+    """
+    if encoded[:4].tobytes() not in TIFFS:
+        return cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | reduced)
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_BGR | cv2.IMREAD_ANYDEPTH)
+    return None if image is None else np.ascontiguousarray(image[..., ::-1])
 
 
 def eight_bits(image: np.ndarray) -> np.ndarray:
@@ -129,7 +135,7 @@ def _unsigned(path: Path, encoded: np.ndarray) -> np.ndarray:
     if stored is None:
         raise ImageError(f"{path}: not an image that OpenCV can decode ({len(encoded):,} bytes)")
     if stored.dtype in (np.int8, np.int16) and stored.min() >= 0:
-        image = _deep(encoded)
+        image = _in_rgb(encoded)
         return image.view(image.dtype.str.replace("i", "u"))
     raise ImageError(
         f"{path}: its values are {stored.dtype}, from {stored.min():g} to {stored.max():g}, and which of them are black and "

@@ -10,18 +10,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import cv2
 import imagehash
 import numpy as np
 from tqdm import tqdm
 
 from src.cores import cores
 from src.data.facts import FACTS, examine
+from src.data.image import DECODER
 from src.data.spread import parts, spread
 
 MISSING = "missing"
 # A cache made with another decoder, hash or layout is made anew. Raise the number when facts.py measures anything else.
-VERSION = f"3 opencv {cv2.__version__} imagehash {imagehash.__version__} {FACTS.itemsize}"
+VERSION = f"3 decoder {DECODER} imagehash {imagehash.__version__} {FACTS.itemsize}"
 
 
 def take(
