@@ -207,7 +207,7 @@ def _say_scores(
     metric = competition.metric
     before = cross_validation(run, metric)
     tracker = tracking.track(plan.config, run.name, "cv", run.path, None, said)
-    if before is not None and cv is not None and before.of_the_same_rows(cv):
+    if before is not None and cv is not None and before.covers(cv.folds.keys(), cv.rows):
         if len(plan.tta.views) > 1:
             _say_gain(plan, said)
             said(f"OOF without TTA {before}")

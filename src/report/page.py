@@ -147,9 +147,8 @@ def _of_pair(pair: paired.Paired, album: Album) -> dict[str, Any]:
 
 def _plain(oof: Oof) -> CrossValidation | None:
     """The scores without TTA; None where there was none, or where they are not of the same rows."""
-    metric = oof.config.competition.metric
-    plain, with_tta = cross_validation(oof.run, metric), cross_validation(oof.run, metric, "oof_tta.npz")
-    return plain if oof.with_tta and plain and with_tta and plain.of_the_same_rows(with_tta) else None
+    plain = cross_validation(oof.run, oof.config.competition.metric) if oof.with_tta else None
+    return plain if plain is not None and plain.covers(set(oof.folds), len(oof.ids)) else None
 
 
 def _card(oof: Oof) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,9 +152,9 @@ class CrossValidation:
     oof: float
     rows: int
 
-    def of_the_same_rows(self, other: "CrossValidation") -> bool:
-        """Whether the two may be compared: one may lack a fold, as where its oof.npz was removed."""
-        return self.folds.keys() == other.folds.keys() and self.rows == other.rows
+    def covers(self, folds: Set[str], rows: int) -> bool:
+        """Whether it may be compared with scores of these folds and so many rows: a fold may have lost its oof.npz."""
+        return self.folds.keys() == folds and self.rows == rows
 
     @property
     def mean(self) -> float:

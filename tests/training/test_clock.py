@@ -55,7 +55,7 @@ def test_a_signal_asks_to_stop_and_the_step_is_finished_first(name: str):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
-def test_a_hang_up_that_nohup_ignores_stays_ignored(monkeypatch: pytest.MonkeyPatch):
+def test_a_hang_up_that_nohup_ignores_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stop_on_signals() as asked:
