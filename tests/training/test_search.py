@@ -48,7 +48,8 @@ if not os.path.exists(f"ready-made/{run}/fold-{folds}"):
     sys.exit("error: no such run")
 for part in ("config.yaml", "folds.csv"):
     os.makedirs(f"runs/{run}", exist_ok=True)
-    shutil.copy(f"ready-made/{run}/{part}", f"runs/{run}/{part}")
+    shutil.copy(f"ready-made/{run}/{part}", f"runs/{run}/{part}.{os.getpid()}")  # two folds write, one may be read
+    os.replace(f"runs/{run}/{part}.{os.getpid()}", f"runs/{run}/{part}")
 shutil.copytree(f"ready-made/{run}/fold-{folds}", f"runs/{run}/fold-{folds}")
 """
 
